@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A file's blocks by index: a radix tree of 64-way nodes, as deep as the file needs, in which every node
+ * also remembers under which children something is dirty. Look-ups, the next block and the next dirty block
+ * in ascending order cost one step a level (4 levels reach 4 TiB). Belongs to the file's worker.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/util/util.h"
+#include "pagecached/maps.h"
+
+struct file;
+
+/* The worker's private side of a block; `e` is the side that everyone can see. */
+struct block {
+	struct pgc_block_entry *e;
+	struct file *file;
+	char *addr;                /* the daemon's window over it, while the block exists */
+	struct pgc_cgroup_entry *cgroup; /* the first toucher's: charged */
+	uint64_t filling;          /* pages with a read from the store under way */
+	struct list waiters;       /* struct waiter */
+	struct list by_age;        /* the worker's blocks, oldest first */
+	uint32_t slot;
+};
+
+struct block_node;
+
+struct block_tree {
+	struct block_node *root;
+	unsigned height;           /* levels; 0: empty */
+	uint64_t count;
+};
+
+struct block *block_tree_find(const struct block_tree *t, uint64_t index);
+/* -ENOMEM. There must be none at e->index yet. */
+int block_tree_insert(struct block_tree *t, struct block *b);
+void block_tree_remove(struct block_tree *t, struct block *b);
+/* The first block at or above `index`; with `dirty` only tagged ones. NULL: none. */
+struct block *block_tree_next(const struct block_tree *t, uint64_t index, bool dirty);
+void block_tree_tag_dirty(struct block_tree *t, uint64_t index);
+void block_tree_untag_dirty(struct block_tree *t, uint64_t index);
+/* Frees the nodes; the blocks are the caller's. */
+void block_tree_free(struct block_tree *t);

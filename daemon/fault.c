@@ -1,0 +1,727 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The fault path.
+ *
+ *   watch_done()        the userfaultfd has something to read
+ *   read_messages()     faults are queued, events change the space's table at once
+ *   fault_try()         segment, page, block; a page that is not resident is filled and the fault waits on its block
+ *   fault_resolve()     marks dirty if it is a store to a shared mapping, then maps (CONTINUE) or un-protects (WRITEPROTECT)
+ *
+ * Invariants
+ *   - Only pages whose resident bit is set are ever mapped.
+ *   - A page is marked dirty before it becomes writable in a shared mapping.
+ *   - While an event waits, the kernel refuses ioctls with EAGAIN: the fault stays in `pending` and is tried again.
+ *   - Whatever the client does, a round is bounded: so many messages, then the other clients' turn.
+ * Runs on the file's worker. May call space, file, fill, uffd.
+ */
+#include "daemon/fault.h"
+
+#include <assert.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+
+#include "daemon/log.h"
+#include "daemon/writeback.h"
+
+#define MESSAGES_PER_READ  16
+#define READS_PER_ROUND    4
+#define MAP_AROUND         64u       /* pages mapped by one CONTINUE */
+#define MAP_SEQUENTIAL     512u
+#define WRITE_WINDOW_MAX   64u
+#define POISONED_MAX       4096u
+#define POISON_RETRY_NS    50000000ull
+#define POISON_BACKOFF_MAX 6u        /* 50 ms << 6 = 3.2 s */
+
+struct fault {
+	struct list link;          /* space->faults */
+	struct list pending;       /* space->pending */
+	struct space *space;
+	struct waiter waiter;
+	struct parked parked;
+	uint64_t addr;             /* page-aligned */
+	bool write, protected;     /* protected: the page is mapped, write-protected */
+	int error;                 /* its page could not be read */
+};
+
+static void queue_pending(struct space *s);
+
+/* --- poison --- */
+
+static void poison_timer_expired(struct ring_timer *t);
+
+static void poison_arm(struct file *f)
+{
+	if (f->poison_timer.armed || list_empty(&f->poisoned))
+		return;
+	f->timers++;
+	ring_timer_arm(&f->worker->ring, &f->poison_timer, POISON_RETRY_NS << MIN(f->poison_backoff, POISON_BACKOFF_MAX));
+}
+
+/* Pages became resident: what was poisoned for want of them is mapped, which takes the poison away. */
+static void poison_heal(struct file *f, uint64_t first, uint64_t n)
+{
+	struct poisoned *p, *next;
+	uint64_t mapped;
+
+	list_for_each_safe(p, next, &f->poisoned, by_file) {
+		int r;
+
+		if (p->page < first || p->page >= first + n)
+			continue;
+		r = uffd_continue(p->space->uffd, p->addr, PAGE_SIZE_, p->shared, &mapped);
+		if (r == -EAGAIN || r == -ENOMEM)
+			continue; /* the timer tries again */
+		list_remove(&p->by_file);
+		list_remove(&p->by_space);
+		free(p);
+	}
+	f->poison_backoff = 0;
+}
+
+static void poison_timer_expired(struct ring_timer *t)
+{
+	struct file *f = container_of(t, struct file, poison_timer);
+	struct list turn;
+	struct poisoned *p;
+
+	f->timers--;
+	f->poison_backoff++;
+	/* Each has one turn; healing takes it, and others of its page, off whichever list they are on. */
+	list_init(&turn);
+	list_splice(&turn, &f->poisoned);
+	while ((p = list_first(&turn, struct poisoned, by_file))) {
+		uint64_t page = p->page;
+		struct block *b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
+
+		list_remove(&p->by_file);
+		list_append(&f->poisoned, &p->by_file);
+		if (b && (b->e->resident & (1ull << (page % PGC_BLOCK_PAGES))))
+			poison_heal(f, page, 1);
+		else if (page < file_pages(f))
+			(void)fill_start(f, page, 1, 1, p->space->cgroup); /* no room: the next turn */
+	}
+	poison_arm(f);
+	file_maybe_idle(f);
+}
+
+/* --- faults: lists and life --- */
+
+static void fault_free(struct fault *x)
+{
+	waiter_cancel(&x->waiter);
+	list_remove(&x->parked.link);
+	list_remove(&x->pending);
+	list_remove(&x->link);
+	x->space->n_faults--;
+	free(x);
+}
+
+static void fault_again(struct fault *x)
+{
+	if (list_empty(&x->pending))
+		list_append(&x->space->pending, &x->pending);
+}
+
+static void fault_ready(struct waiter *w, int error)
+{
+	struct fault *x = container_of(w, struct fault, waiter);
+
+	x->error = error;
+	fault_again(x);
+	queue_pending(x->space);
+}
+
+static void fault_resume(struct parked *p)
+{
+	struct fault *x = container_of(p, struct fault, parked);
+
+	fault_again(x);
+	queue_pending(x->space);
+}
+
+static int fault_new(struct space *s, uint64_t addr, uint64_t flags)
+{
+	struct fault *x = calloc(1, sizeof(*x));
+
+	if (!x)
+		return -ENOMEM;
+	x->space = s;
+	x->addr = align_down(addr, PAGE_SIZE_);
+	x->write = flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP);
+	x->protected = flags & UFFD_PAGEFAULT_FLAG_WP;
+	waiter_init(&x->waiter, fault_ready);
+	list_init(&x->parked.link);
+	x->parked.resume = fault_resume;
+	list_init(&x->pending);
+	list_append(&s->faults, &x->link);
+	s->n_faults++;
+	fault_again(x);
+	if (flags & UFFD_PAGEFAULT_FLAG_WP)
+		s->worker->stats->faults_wp++;
+	else if (flags & UFFD_PAGEFAULT_FLAG_MINOR)
+		s->worker->stats->faults_minor++;
+	else
+		s->worker->stats->faults_missing++;
+	return 0;
+}
+
+/* --- resolving --- */
+
+/* Resident pages from `bit` on. */
+static unsigned resident_run(const struct block *b, unsigned bit)
+{
+	uint64_t missing = ~b->e->resident >> bit;
+
+	return missing ? MIN((unsigned)__builtin_ctzll(missing), 64 - bit) : 64 - bit;
+}
+
+/* The same over several blocks, at most `max`. */
+static uint64_t resident_pages(struct file *f, uint64_t page, uint64_t max)
+{
+	uint64_t n = 0;
+
+	while (n < max) {
+		struct block *b = block_tree_find(&f->blocks, (page + n) / PGC_BLOCK_PAGES);
+		unsigned bit = (unsigned)((page + n) % PGC_BLOCK_PAGES), run = b ? resident_run(b, bit) : 0;
+
+		n += run;
+		if (bit + run < 64)
+			break;
+	}
+	return MIN(n, max);
+}
+
+/* A resident page is not in the memfd: a client punched it, which wrote zeros. */
+static int page_vanished(struct file *f, struct block *b, uint64_t page)
+{
+	int r;
+
+	file_heal(f);
+	r = file_zero_pages(f, page, 1);
+	if (r < 0)
+		return r;
+	if (f->store && f->store->writable)
+		block_set_dirty(b, 1ull << (page % PGC_BLOCK_PAGES));
+	return 0;
+}
+
+/* How many pages from `page` on become writable with it: more while stores run in sequence. */
+static uint64_t write_window(struct space *s, struct block *b, uint64_t page, uint64_t max)
+{
+	unsigned bit = (unsigned)(page % PGC_BLOCK_PAGES);
+
+	s->write_window = page == s->next_write && s->write_window ? MIN(s->write_window * 2, WRITE_WINDOW_MAX) : 1;
+	max = MIN(MIN(max, s->write_window), resident_run(b, bit));
+	s->next_write = page + max;
+	return max;
+}
+
+/* A store to a shared mapping: dirty first, then writable. */
+static int resolve_store(struct space *s, struct block *b, uint64_t addr, uint64_t page, uint64_t max, bool protected)
+{
+	uint64_t n = write_window(s, b, page, max), mapped = 0;
+	int r;
+
+	block_set_dirty(b, bits_range((unsigned)(page % PGC_BLOCK_PAGES), (unsigned)n));
+	space_note_unprotected(s, page, n);
+	if (protected) {
+		r = uffd_protect(s->uffd, addr, n * PAGE_SIZE_, false, false);
+		if (r == -ENOENT && n > 1)
+			r = uffd_protect(s->uffd, addr, PAGE_SIZE_, false, false);
+		return r;
+	}
+	r = uffd_continue(s->uffd, addr, n * PAGE_SIZE_, false, &mapped);
+	if (r == -ENOENT && n > 1)
+		r = uffd_continue(s->uffd, addr, PAGE_SIZE_, false, &mapped);
+	s->worker->stats->pages_mapped += mapped / PAGE_SIZE_;
+	if (mapped == 0 && r == -EEXIST) /* mapped by another thread's fault, perhaps protected */
+		return uffd_protect(s->uffd, addr, PAGE_SIZE_, false, false);
+	return mapped > 0 ? 0 : r;
+}
+
+/* A load, or a store to a private mapping, which the kernel copies itself: map it and its resident neighbours. */
+static int resolve_load(struct space *s, uint64_t addr, uint64_t page, uint64_t max, bool shared, bool sequential)
+{
+	uint64_t n = resident_pages(s->file, page, MIN(max, sequential ? MAP_SEQUENTIAL : MAP_AROUND)), mapped = 0;
+	int r;
+
+	if (!sequential)
+		n = MIN(n, align_down(page, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES - page);
+	r = uffd_continue(s->uffd, addr, n * PAGE_SIZE_, shared, &mapped);
+	if (r == -ENOENT && n > 1)
+		r = uffd_continue(s->uffd, addr, PAGE_SIZE_, shared, &mapped);
+	s->worker->stats->pages_mapped += mapped / PAGE_SIZE_;
+	if (mapped > 0) {
+		readahead_mapped(&s->readahead, page, page + mapped / PAGE_SIZE_);
+		return 0;
+	}
+	return r == -EEXIST ? uffd_wake(s->uffd, addr, PAGE_SIZE_) : r;
+}
+
+static void space_is_gone(struct space *s)
+{
+	if (s->gone)
+		return;
+	s->gone = true;
+	if (s->changed)
+		s->changed(s);
+}
+
+/* The page could not be read: SIGBUS for who touches it, until it can. */
+static int fault_poison(struct fault *x, uint64_t page, bool shared)
+{
+	struct space *s = x->space;
+	struct file *f = s->file;
+	struct poisoned *p;
+	int r;
+
+	if (!s->worker->caps->poison)
+		return -EAGAIN;
+	if (shared) {
+		r = uffd_protect(s->uffd, x->addr, PAGE_SIZE_, false, true);
+		if (r < 0)
+			return r;
+	}
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return -EAGAIN;
+	r = uffd_poison(s->uffd, x->addr, PAGE_SIZE_);
+	if (r < 0) {
+		free(p);
+		return r == -EEXIST ? uffd_wake(s->uffd, x->addr, PAGE_SIZE_) : r;
+	}
+	*p = (struct poisoned){ .space = s, .addr = x->addr, .page = page, .shared = shared };
+	list_append(&f->poisoned, &p->by_file);
+	list_append(&s->poisoned, &p->by_space);
+	s->worker->stats->poisoned_pages++;
+	if (!f->poison_timer.expired) {
+		ring_timer_init(&f->poison_timer, poison_timer_expired);
+		f->poison_backoff = 0;
+	}
+	poison_arm(f);
+	return 0;
+}
+
+/* At an address that nobody told us of: not ours to map. SIGBUS, so that the thread does not hang. */
+static int fault_unknown(struct fault *x)
+{
+	struct space *s = x->space;
+
+	s->worker->stats->faults_unknown++;
+	if (!s->logged_unknown)
+		log_at(LOG_LEVEL_WARNING, s->file->e->name, s->pid,
+		       "a fault at %#llx, where no mapping was announced: it gets SIGBUS", (unsigned long long)x->addr);
+	s->logged_unknown = true;
+	if (s->worker->caps->poison) {
+		(void)uffd_protect(s->uffd, x->addr, PAGE_SIZE_, false, true);
+		if (uffd_poison(s->uffd, x->addr, PAGE_SIZE_) == -EAGAIN)
+			return -EAGAIN;
+	}
+	(void)uffd_wake(s->uffd, x->addr, PAGE_SIZE_);
+	return 0;
+}
+
+/*
+ * 0: answered; -EAGAIN: try again soon; -EINPROGRESS: it waits for a page, room or a barrier and comes back by itself.
+ */
+static int fault_step(struct fault *x)
+{
+	struct space *s = x->space;
+	struct file *f = s->file;
+	struct worker *w = s->worker;
+	uint64_t off, page, max, read_to, bit;
+	bool shared, missing, sequential;
+	struct range seg;
+	struct block *b;
+	int r;
+
+	if (space_find(s, x->addr, &seg, &off, &shared) < 0)
+		return fault_unknown(x);
+	page = (off + (x->addr - seg.start)) / PAGE_SIZE_;
+	max = (seg.end - x->addr) / PAGE_SIZE_;
+	if (page >= file_pages(f)) {
+		file_heal(f); /* past the end: the kernel raises SIGBUS when it looks again */
+		return uffd_wake(s->uffd, x->addr, PAGE_SIZE_);
+	}
+	if (shared && x->write && w->draining)
+		return -EINPROGRESS; /* nothing may become dirty any more: it waits for the next daemon */
+	if (file_park(f, page, 1, &x->parked))
+		return -EINPROGRESS;
+	if (x->error && (x->error != -EFAULT)) {
+		r = fault_poison(x, page, shared);
+		if (r == -EAGAIN || r == -ESRCH)
+			return r;
+		return 0;
+	}
+	x->error = 0;
+	max = MIN(max, file_pages(f) - page);
+	bit = 1ull << (page % PGC_BLOCK_PAGES);
+	b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
+	missing = !b || !((b->e->resident | b->filling) & bit);
+	read_to = page + 1;
+	sequential = false;
+	if (missing || !x->protected)
+		read_to = readahead_access(&s->readahead, page, 1, missing, w->config->readahead_max / PAGE_SIZE_, &sequential);
+	if (missing || read_to > page + 1) {
+		r = fill_start(f, page, MIN(read_to - page, max), 1, s->cgroup);
+		b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
+		if (!b || !((b->e->resident | b->filling) & bit)) {
+			list_append(&w->no_room, &x->parked.link);
+			return -EINPROGRESS;
+		}
+	}
+	if (b->filling & bit) {
+		waiter_add(&x->waiter, b, bit);
+		return -EINPROGRESS;
+	}
+	for (int tries = 0; tries < 2; tries++) {
+		if (shared && x->write)
+			r = resolve_store(s, b, x->addr, page, max, x->protected);
+		else
+			r = resolve_load(s, x->addr, page, max, shared, sequential);
+		if (r != -EFAULT)
+			break;
+		r = page_vanished(f, b, page);
+		if (r < 0)
+			break;
+	}
+	return r;
+}
+
+static void fault_try(struct fault *x)
+{
+	struct space *s = x->space;
+	int r = fault_step(x);
+
+	switch (r) {
+	case -EINPROGRESS:
+		return;
+	case -EAGAIN:
+	case -ENOMEM:
+		s->worker->stats->ioctl_retries++;
+		fault_again(x);
+		return;
+	case -ESRCH:
+		space_is_gone(s);
+		break;
+	case -ENOENT: /* unmapped meanwhile: the thread finds out when it runs again */
+	case 0:
+		if (r < 0)
+			(void)uffd_wake(s->uffd, x->addr, PAGE_SIZE_);
+		break;
+	default: /* not expected of this kernel; waking alone would bring the same fault at once */
+		log_at(LOG_LEVEL_ERROR, s->file->e->name, s->pid, "a fault at %#llx cannot be answered, it gets SIGBUS: %s",
+		       (unsigned long long)x->addr, strerror(-r));
+		(void)uffd_protect(s->uffd, x->addr, PAGE_SIZE_, false, true);
+		(void)uffd_poison(s->uffd, x->addr, PAGE_SIZE_);
+		(void)uffd_wake(s->uffd, x->addr, PAGE_SIZE_);
+		break;
+	}
+	fault_free(x);
+}
+
+/* --- messages --- */
+
+static void fork_event(struct space *parent, int uffd)
+{
+	struct space *child;
+
+	parent->worker->stats->events_fork++;
+	if (space_new(&child, parent->file, uffd) < 0) {
+		log_at(LOG_LEVEL_ERROR, parent->file->e->name, parent->pid, "out of memory: a forked child is left without an answer");
+		return; /* the descriptor stays open: closing it would let the child read zeros */
+	}
+	child->pid = parent->pid;
+	if (space_copy(child, parent) < 0)
+		log_at(LOG_LEVEL_ERROR, parent->file->e->name, parent->pid, "out of memory: a forked child lacks mappings");
+	if (child->kernel_faults)
+		child->file->e->kernel_fault_handles++;
+	if (parent->forked)
+		parent->forked(child, parent);
+	fault_watch(child);
+}
+
+static void handle_message(struct space *s, const struct uffd_msg *m)
+{
+	struct pgc_stats_entry *stats = s->worker->stats;
+
+	switch (m->event) {
+	case UFFD_EVENT_PAGEFAULT:
+		if (fault_new(s, m->arg.pagefault.address, m->arg.pagefault.flags) < 0)
+			(void)uffd_wake(s->uffd, align_down(m->arg.pagefault.address, PAGE_SIZE_), PAGE_SIZE_);
+		break;
+	case UFFD_EVENT_FORK:
+		fork_event(s, (int)m->arg.fork.ufd);
+		break;
+	case UFFD_EVENT_REMAP:
+		stats->events_remap++;
+		space_remapped(s, m->arg.remap.from, m->arg.remap.to, m->arg.remap.len);
+		break;
+	case UFFD_EVENT_REMOVE:
+		stats->events_remove++; /* what is gone from the page tables faults again; nothing of ours changes */
+		break;
+	case UFFD_EVENT_UNMAP:
+		stats->events_unmap++;
+		space_unmapped(s, m->arg.remove.start, m->arg.remove.end);
+		break;
+	}
+}
+
+/* Returns whether more may be waiting. */
+static bool read_messages(struct space *s)
+{
+	struct uffd_msg m[MESSAGES_PER_READ];
+
+	for (int i = 0; i < READS_PER_ROUND; i++) {
+		int n;
+
+		if (s->n_faults >= SPACE_FAULTS_MAX || s->closed)
+			return false; /* goes on when some are answered: run_pending() */
+		n = uffd_read(s->uffd, s->worker->caps, m, MESSAGES_PER_READ);
+		if (n <= 0)
+			return false;
+		for (int j = 0; j < n; j++)
+			handle_message(s, &m[j]);
+		if (n < MESSAGES_PER_READ && n > 1)
+			return false;
+	}
+	return true;
+}
+
+/* Tries what is pending, once each. Returns whether some said EAGAIN. */
+static bool run_pending(struct space *s)
+{
+	struct list now;
+	struct fault *x;
+
+	list_init(&now);
+	list_splice(&now, &s->pending);
+	while ((x = list_first(&now, struct fault, pending))) {
+		list_remove(&x->pending);
+		if (s->gone || s->closed) {
+			fault_free(x);
+			continue;
+		}
+		fault_try(x);
+	}
+	return !list_empty(&s->pending);
+}
+
+static void space_round(struct task *t)
+{
+	struct space *s = container_of(t, struct space, task);
+	bool full = s->n_faults >= SPACE_FAULTS_MAX, more;
+
+	space_pin(s);
+	more = read_messages(s);
+	if (run_pending(s) && !s->closed)
+		worker_retry(s->worker, &s->task);
+	else if ((more || full) && !s->closed && s->n_faults < SPACE_FAULTS_MAX)
+		worker_queue(s->worker, &s->task);
+	space_unpin(s);
+}
+
+static void queue_pending(struct space *s)
+{
+	if (!s->closed && list_empty(&s->task.link))
+		worker_queue(s->worker, &s->task);
+}
+
+static void watch_again(struct space *s);
+
+static void watch_done(struct ring_op *op, int res, uint32_t cflags)
+{
+	struct space *s = container_of(op, struct space, poll);
+
+	if (s->closed) {
+		if (!(cflags & IORING_CQE_F_MORE))
+			space_unpin(s);
+		return;
+	}
+	space_pin(s);
+	if (res >= 0 && (res & POLLERR) && !(res & POLLIN))
+		/* The client cleared O_NONBLOCK, which the descriptions share. */
+		(void)fcntl(s->uffd, F_SETFL, O_NONBLOCK);
+	if (res >= 0)
+		space_round(&s->task);
+	if (!(cflags & IORING_CQE_F_MORE)) {
+		if (!s->closed && res >= 0) {
+			if (res & POLLERR)
+				worker_retry(s->worker, &s->rewatch); /* not at once: it may do so again */
+			else
+				watch_again(s);
+		}
+		space_unpin(s); /* the pin of the poll that ended */
+	}
+	space_unpin(s);
+}
+
+static void watch_again(struct space *s)
+{
+	struct io_uring_sqe *sqe;
+
+	space_pin(s);
+	s->poll.done = watch_done;
+	sqe = ring_sqe(&s->worker->ring, &s->poll);
+	io_uring_prep_poll_multishot(sqe, s->uffd, POLLIN);
+}
+
+static void rewatch(struct task *t) { watch_again(container_of(t, struct space, rewatch)); }
+
+void fault_watch(struct space *s)
+{
+	s->task.run = space_round;
+	s->rewatch.run = rewatch;
+	watch_again(s);
+}
+
+void fault_unwatch(struct space *s)
+{
+	struct fault *x;
+
+	if (s->closed)
+		return;
+	ring_cancel(&s->worker->ring, &s->poll);
+	/* The cancellation names the poll by its op: it must reach the kernel before the descriptor is closed. */
+	ring_flush(&s->worker->ring);
+	while ((x = list_first(&s->faults, struct fault, link)))
+		fault_free(x);
+	space_close(s);
+}
+
+void fault_drain_events(struct space *s)
+{
+	if (!s->closed)
+		(void)read_messages(s);
+	if (!s->closed && !list_empty(&s->pending))
+		queue_pending(s);
+}
+
+/* --- for write-out, requests and timers --- */
+
+/* Protects [lo, hi) of the addresses, page by page where the range is not one registered piece. */
+static int protect_range(struct space *s, uint64_t addr, uint64_t len)
+{
+	int r = uffd_protect(s->uffd, addr, len, true, false);
+
+	if (r != -ENOENT)
+		return r;
+	for (uint64_t a = addr; a < addr + len; a += PAGE_SIZE_) {
+		r = uffd_protect(s->uffd, a, PAGE_SIZE_, true, false);
+		if (r < 0 && r != -ENOENT)
+			return r;
+	}
+	return 0;
+}
+
+struct protect { struct space *s; uint64_t from, to; };
+
+static int protect_segment(void *arg, struct range r, uint64_t off, uint64_t attr)
+{
+	struct protect *p = arg;
+	uint64_t lo = MAX(off, p->from), hi = MIN(off + (r.end - r.start), p->to);
+
+	if (!(attr & SEG_SHARED) || lo >= hi)
+		return 0;
+	return protect_range(p->s, r.start + (lo - off), hi - lo);
+}
+
+static int protect_space(struct space *s, uint64_t first, uint64_t n)
+{
+	struct protect p = { s, first * PAGE_SIZE_, (first + n) * PAGE_SIZE_ };
+	int r = -EAGAIN;
+
+	for (int tries = 0; tries < 2 && r == -EAGAIN; tries++) {
+		if (tries)
+			fault_drain_events(s); /* changes the table, so the walk starts again */
+		r = file_range_set_walk(&s->maps, (struct range){ 0, ~0ull }, protect_segment, &p);
+	}
+	if (r == -ESRCH)
+		return 0; /* it cannot store any more; its end is noticed elsewhere */
+	if (r < 0)
+		return -EAGAIN;
+	/* Write-outs ascend, so the superset is cut from below as they go. */
+	if (first <= s->unprotected_lo)
+		s->unprotected_lo = MIN(MAX(first + n, s->unprotected_lo), s->unprotected_hi);
+	else if (first + n >= s->unprotected_hi)
+		s->unprotected_hi = MAX(first, s->unprotected_lo);
+	return 0;
+}
+
+static int protect_everywhere(struct file *f, uint64_t first, uint64_t n)
+{
+	struct space *s;
+	int r = 0;
+
+	/* Draining a space's events may add a forked child at the end of the list, which has its turn too; nothing is removed. */
+	list_for_each(s, &f->spaces, by_file) {
+		int e;
+
+		if (s->unprotected_lo >= s->unprotected_hi || first >= s->unprotected_hi || first + n <= s->unprotected_lo)
+			continue;
+		e = protect_space(s, first, n);
+		if (e < 0) {
+			s->worker->stats->ioctl_retries++;
+			r = e;
+		}
+	}
+	return r;
+}
+
+int64_t fault_populate(struct space *s, uint64_t addr, uint64_t len, bool write)
+{
+	uint64_t done = 0;
+
+	while (done < len) {
+		struct range seg;
+		uint64_t off, page, max, n, mapped = 0;
+		struct block *b;
+		bool shared;
+		int r;
+
+		if (space_find(s, addr + done, &seg, &off, &shared) < 0)
+			return done ? (int64_t)done : -ENOENT;
+		page = (off + (addr + done - seg.start)) / PAGE_SIZE_;
+		if (page >= file_pages(s->file))
+			return (int64_t)len; /* past the end: nothing to map */
+		max = MIN(seg.end - addr - done, len - done) / PAGE_SIZE_;
+		n = resident_pages(s->file, page, MIN(max, PGC_BLOCK_PAGES - page % PGC_BLOCK_PAGES));
+		if (n == 0)
+			return (int64_t)done;
+		b = block_tree_find(&s->file->blocks, page / PGC_BLOCK_PAGES);
+		if (write && shared && !s->worker->draining) {
+			block_set_dirty(b, bits_range((unsigned)(page % PGC_BLOCK_PAGES), (unsigned)n));
+			space_note_unprotected(s, page, n);
+		}
+		r = uffd_continue(s->uffd, addr + done, n * PAGE_SIZE_, shared && !write, &mapped);
+		if (mapped == 0 && (r == -EEXIST || r == -ENOENT || r == -EFAULT)) {
+			if (r == -EEXIST && write && shared)
+				(void)uffd_protect(s->uffd, addr + done, PAGE_SIZE_, false, false);
+			mapped = PAGE_SIZE_; /* step over it */
+		} else if (r < 0 && mapped == 0) {
+			return r;
+		}
+		s->worker->stats->pages_mapped += mapped / PAGE_SIZE_;
+		done += mapped;
+	}
+	return (int64_t)done;
+}
+
+void fault_check_children(struct worker *w)
+{
+	struct space *s, *next;
+
+	list_for_each_safe(s, next, &w->handles, by_worker) {
+		struct range_seg *seg = range_map_lower(&s->maps.map, 0);
+
+		if (!s->has_handle && (s->gone || !seg || !uffd_alive(s->uffd, seg->r.start)))
+			space_is_gone(s);
+	}
+}
+
+void fault_init(void)
+{
+	fill_resident_hook = poison_heal;
+	writeback_protect_hook = protect_everywhere;
+}

@@ -1,0 +1,727 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Files and their blocks: memory, bits, sizes, references. See file.h for the lifetime of a file.
+ *
+ * Invariants
+ *   - The memfd's size is the file's size. Clients with a writable memfd can change it: file_heal() mends that.
+ *   - A page is charged from the moment it is being filled or becomes resident until block_forget().
+ *   - dirty, writeback and keep are subsets of resident; filling and resident do not meet.
+ *   - A block exists while any bit of it is set or someone waits for it; it holds one reference on the host mapper's
+ *     chunk, so that its window address stays.
+ * Runs on the file's worker. May call stores, the block table and util; knows nothing of handles or faults.
+ */
+#include "daemon/file.h"
+
+#include <assert.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "daemon/log.h"
+#include "daemon/proc_fd.h"
+#include "daemon/reclaim.h"
+#include "daemon/writeback.h"
+
+static const struct frame_refs_functions ref_functions;
+
+static struct list *hash_bucket(struct worker *w, uint64_t dev, uint64_t ino)
+{
+	uint64_t h = (dev * 0x9e3779b97f4a7c15ull) ^ (ino * 0xc2b2ae3d27d4eb4full);
+
+	return &w->files[(h ^ (h >> 29)) % FILE_HASH_SIZE];
+}
+
+struct file *file_find(struct worker *w, uint64_t dev, uint64_t ino)
+{
+	struct file *f;
+
+	list_for_each(f, hash_bucket(w, dev, ino), by_hash)
+		if (f->dev == dev && f->ino == ino)
+			return f;
+	return NULL;
+}
+
+/* The end of a long path says more than its beginning. */
+void file_set_name(struct file *f, const char *name)
+{
+	size_t n = strlen(name), room = sizeof(f->e->name) - 1;
+
+	memset(f->e->name, 0, sizeof(f->e->name));
+	memcpy(f->e->name, n > room ? name + n - room : name, MIN(n, room));
+	for (char *c = f->e->name; *c; c++)
+		if ((unsigned char)*c < ' ') /* it is printed in tables */
+			*c = '?';
+}
+
+static int make_control_page(struct file *f)
+{
+	int fd = memfd_create("pagecached-control", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	void *p;
+
+	if (fd < 0)
+		return -errno;
+	f->control_fd = fd;
+	if (ftruncate(fd, PAGE_SIZE_) < 0)
+		return -errno;
+	p = mmap(NULL, PAGE_SIZE_, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED)
+		return -errno;
+	f->control = p;
+	/* From here on nobody can write it, or map it writable, but through the mapping just made. */
+	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0)
+		return -errno;
+	return 0;
+}
+
+/* Frees the longest idle file of the worker, to have its slot. */
+static bool evict_idle(struct worker *w)
+{
+	struct file *f;
+
+	list_for_each(f, &w->all_files, by_worker)
+		if (f->state == FILE_IDLE) {
+			file_free(f);
+			return true;
+		}
+	return false;
+}
+
+int file_new(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, const char *name)
+{
+	struct file *f;
+	int64_t slot;
+	int r;
+
+	slot = slot_pool_take(&w->file_slots);
+	if (slot < 0 && evict_idle(w))
+		slot = slot_pool_take(&w->file_slots);
+	if (slot < 0)
+		return -ENFILE;
+	f = calloc(1, sizeof(*f));
+	if (!f) {
+		slot_pool_give(&w->file_slots, (uint32_t)slot);
+		return -ENOMEM;
+	}
+	f->worker = w;
+	f->dev = dev;
+	f->ino = ino;
+	f->slot = (uint32_t)slot;
+	f->state = FILE_OPENING;
+	f->memfd = f->memfd_ro = f->control_fd = -1;
+	list_init(&f->opening);
+	list_init(&f->spaces);
+	list_init(&f->fills);
+	list_init(&f->ops);
+	list_init(&f->parked);
+	list_init(&f->poisoned);
+	list_init(&f->publish.link);
+	list_init(&f->ops_task.link);
+	frame_refs_init(&f->refs, &ref_functions, f);
+	dirty_set_init(&f->kept);
+	writeback_file_init(f);
+	list_append(hash_bucket(w, dev, ino), &f->by_hash);
+	list_append(&w->all_files, &f->by_worker);
+	w->n_files++;
+
+	f->e = &w->state->files[slot];
+	memset(f->e, 0, sizeof(*f->e));
+	f->e->worker = w->id;
+	f->e->dev = dev;
+	f->e->ino = ino;
+	file_set_name(f, name);
+
+	f->memfd = memfd_create("pagecached", MFD_CLOEXEC);
+	if (f->memfd < 0) {
+		r = -errno;
+		goto fail;
+	}
+	host_mapper_init(&f->mapper, f->memfd);
+	f->memfd_ro = proc_fd_reopen(f->memfd, O_RDONLY);
+	if (f->memfd_ro < 0) {
+		r = f->memfd_ro;
+		goto fail;
+	}
+	/* Nobody reopens it through /proc with more rights than the descriptor that was given. */
+	if (fchmod(f->memfd, 0400) < 0) {
+		r = -errno;
+		goto fail;
+	}
+	r = make_control_page(f);
+	if (r < 0)
+		goto fail;
+	f->e->file = f->slot;
+	*ret = f;
+	return 0;
+fail:
+	file_free(f);
+	return r;
+}
+
+static void free_mapping_slots(struct file *f)
+{
+	for (size_t i = 0; i < f->n_ref_slots; i++) {
+		memset(&f->worker->state->mappings[f->ref_slots[i]], 0, sizeof(struct pgc_mapping_entry));
+		slot_pool_give(&f->worker->mapping_slots, f->ref_slots[i]);
+	}
+	free(f->ref_slots);
+	f->ref_slots = NULL;
+	f->n_ref_slots = 0;
+}
+
+void file_free(struct file *f)
+{
+	struct worker *w = f->worker;
+	struct block *b;
+
+	assert(f->n_handles == 0 && list_empty(&f->fills) && list_empty(&f->writes) && list_empty(&f->syncs));
+	while ((b = block_tree_next(&f->blocks, 0, false))) {
+		block_forget(b, ~0ull);
+		assert(list_empty(&b->waiters));
+		block_maybe_free(b);
+	}
+	block_tree_free(&f->blocks);
+	frame_refs_free(&f->refs);
+	dirty_set_free(&f->kept);
+	free_mapping_slots(f);
+	if (f->memfd >= 0)
+		host_mapper_free(&f->mapper);
+	if (f->store)
+		f->store->ops->close(f->store);
+	if (f->control)
+		munmap(f->control, PAGE_SIZE_);
+	if (f->control_fd >= 0)
+		close(f->control_fd);
+	if (f->memfd_ro >= 0)
+		close(f->memfd_ro);
+	if (f->memfd >= 0)
+		close(f->memfd);
+	list_remove(&f->publish.link);
+	list_remove(&f->ops_task.link);
+	list_remove(&f->sync_task.link);
+	list_remove(&f->by_hash);
+	list_remove(&f->by_worker);
+	w->n_files--;
+	memset(f->e, 0, sizeof(*f->e));
+	slot_pool_give(&w->file_slots, f->slot);
+	free(f);
+}
+
+/* --- versions, open and idle --- */
+
+static bool same_time(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
+
+static void remember_version(struct file *f, const struct store_stat *st)
+{
+	f->version = (struct file_version){ true, st->size, st->mtime, st->ctime };
+	f->unlinked = st->nlink == 0;
+	f->sparse = st->blocks * 512 < st->size;
+}
+
+/* The end in bytes of the last dirty page, 0: clean. */
+static uint64_t dirty_end(struct file *f)
+{
+	uint64_t end = 0;
+
+	for (struct block *b = block_tree_next(&f->blocks, 0, true); b; b = block_tree_next(&f->blocks, b->e->index + 1, true))
+		end = (block_first(b) + 64 - (unsigned)__builtin_clzll(b->e->dirty)) * PAGE_SIZE_;
+	return MIN(end, f->size);
+}
+
+int file_opened(struct file *f, const struct store_stat *st)
+{
+	bool first = f->state == FILE_OPENING && !f->version.valid && f->blocks.count == 0 && f->size == 0;
+	bool changed = f->version.valid && (st->size != f->version.size || !same_time(st->mtime, f->version.mtime) ||
+					    !same_time(st->ctime, f->version.ctime));
+	int r = 0;
+
+	f->state = FILE_READY;
+	if (first) {
+		f->store_size = st->size;
+		r = file_set_size(f, st->size);
+	} else if (changed && list_empty(&f->ops) && list_empty(&f->writes)) {
+		log_at(LOG_LEVEL_INFO, f->e->name, 0, "changed in its store: clean pages are dropped");
+		f->fill_gen++;
+		file_drop_clean(f, 0, ~0ull, false);
+		f->store_size = st->size;
+		r = file_set_size(f, MAX(st->size, dirty_end(f)));
+	} else if (!f->version.valid) {
+		return 0; /* we are writing: what changed is our own doing, and is looked at when that is over */
+	}
+	if (r == 0)
+		remember_version(f, st);
+	return r;
+}
+
+static void version_done(struct store_op *op, ssize_t result)
+{
+	struct file *f = container_of(op, struct file, version_op);
+
+	f->version_busy = false;
+	/* A write that began meanwhile has made it stale: its own end will look again. */
+	if (result == 0 && list_empty(&f->writes) && list_empty(&f->ops))
+		remember_version(f, &f->version_stat);
+	file_maybe_idle(f);
+}
+
+void file_refresh_version(struct file *f)
+{
+	if (f->version_busy || !f->store)
+		return;
+	f->version_busy = true;
+	f->version_op.done = version_done;
+	f->store->ops->stat(f->store, &f->version_op, &f->version_stat);
+}
+
+void file_maybe_idle(struct file *f)
+{
+	if (f->n_handles > 0 || f->state != FILE_READY || !list_empty(&f->opening) || f->worker->stopped)
+		return;
+	if (!list_empty(&f->fills) || !list_empty(&f->writes) || !list_empty(&f->syncs) || !list_empty(&f->ops) ||
+	    f->version_busy || f->timers > 0 || f->requests > 0)
+		return;
+	if (f->e->dirty > f->e->keep) {
+		writeback_background(f);
+		return;
+	}
+	if (!f->version.valid && f->store && f->size != 0 && !f->unlinked && f->last_error == 0 && f->blocks.count > 0) {
+		file_refresh_version(f);
+		if (f->version_busy)
+			return;
+	}
+	if (f->unlinked || f->blocks.count == 0 || !f->version.valid) {
+		file_free(f);
+		return;
+	}
+	if (f->store) {
+		f->store->ops->close(f->store);
+		f->store = NULL;
+	}
+	f->state = FILE_IDLE;
+}
+
+/* --- size --- */
+
+static void set_size_fields(struct file *f, uint64_t size)
+{
+	f->size = size;
+	f->e->size = size;
+	__atomic_store_n(&f->control->size, size, __ATOMIC_RELEASE);
+}
+
+void file_grown(struct file *f, uint64_t size)
+{
+	if (size > f->size)
+		set_size_fields(f, size);
+}
+
+void file_bump_seq(struct file *f)
+{
+	/* Before the punch: a client that reads what the punch left sees the new number (its acquire load comes after its read). */
+	__atomic_store_n(&f->control->seq, f->control->seq + 1, __ATOMIC_SEQ_CST);
+}
+
+void file_zero_tail(struct file *f, uint64_t from)
+{
+	uint64_t end = align_up(from, PAGE_SIZE_);
+
+	if (end > from)
+		(void)fallocate(f->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(end - from));
+}
+
+int file_set_size(struct file *f, uint64_t size)
+{
+	uint64_t first = page_up(size);
+	bool shrink = size < f->size;
+
+	if (size > INT64_MAX)
+		return -EFBIG;
+	if (shrink)
+		file_bump_seq(f);
+	else if (size > f->size)
+		/* Stores past the end went into this page; they are not in the file. */
+		file_zero_tail(f, f->size);
+	if (ftruncate(f->memfd, (off_t)size) < 0)
+		return -errno;
+	if (shrink) {
+		struct block *b = block_tree_next(&f->blocks, first / PGC_BLOCK_PAGES, false), *next;
+
+		for (; b; b = next) {
+			uint64_t index = b->e->index;
+
+			block_forget(b, block_mask(b, first, ~0ull) & ~b->filling);
+			block_maybe_free(b);
+			next = block_tree_next(&f->blocks, index + 1, false);
+		}
+		f->fill_gen++;
+	}
+	set_size_fields(f, size);
+	return 0;
+}
+
+void file_heal(struct file *f)
+{
+	struct stat st;
+
+	if (fstat(f->memfd, &st) < 0 || (uint64_t)st.st_size == f->size)
+		return;
+	log_at(LOG_LEVEL_WARNING, f->e->name, 0, "a client changed the size of the cache to %lld bytes: put back to %llu",
+	       (long long)st.st_size, (unsigned long long)f->size);
+	file_bump_seq(f);
+	(void)!ftruncate(f->memfd, (off_t)f->size);
+}
+
+/* --- blocks --- */
+
+struct block *file_block(struct file *f, uint64_t index)
+{
+	struct worker *w = f->worker;
+	struct block *b = block_tree_find(&f->blocks, index);
+	struct range r = { index << BLOCK_SHIFT, (index + 1) << BLOCK_SHIFT };
+	struct iovec iov;
+	int64_t slot;
+
+	if (b)
+		return b;
+	slot = slot_pool_take(&w->block_slots);
+	if (slot < 0 && reclaim_slots(w))
+		slot = slot_pool_take(&w->block_slots);
+	if (slot < 0)
+		return NULL;
+	b = &w->blocks[(uint32_t)slot - w->block_slots.first];
+	*b = (struct block){ .e = &w->state->blocks[slot], .file = f, .slot = (uint32_t)slot };
+	list_init(&b->waiters);
+	list_init(&b->by_age);
+	if (host_mapper_inc_ref(&f->mapper, r) < 0)
+		goto fail;
+	if (host_mapper_map(&f->mapper, r, true, &iov, 1) != 1)
+		goto fail_ref;
+	b->addr = iov.iov_base;
+	*b->e = (struct pgc_block_entry){ .index = index, .refs = frame_refs_max(&f->refs, r) };
+	if (block_tree_insert(&f->blocks, b) < 0)
+		goto fail_ref;
+	b->e->file = f->slot;
+	list_append(&w->blocks_by_age, &b->by_age);
+	return b;
+fail_ref:
+	host_mapper_dec_ref(&f->mapper, r);
+fail:
+	memset(&w->state->blocks[slot], 0, sizeof(struct pgc_block_entry));
+	slot_pool_give(&w->block_slots, (uint32_t)slot);
+	return NULL;
+}
+
+static void cgroup_add(uint64_t *counter, uint64_t n) { __atomic_fetch_add(counter, n, __ATOMIC_RELAXED); }
+static void cgroup_sub(uint64_t *counter, uint64_t n) { __atomic_fetch_sub(counter, n, __ATOMIC_RELAXED); }
+
+void block_set_cgroup(struct block *b, struct pgc_cgroup_entry *cg)
+{
+	if (b->cgroup || !cg)
+		return;
+	b->cgroup = cg;
+	b->e->cgroup = cg->id;
+	cgroup_add(&cg->resident, (uint64_t)__builtin_popcountll(b->e->resident));
+	cgroup_add(&cg->dirty, (uint64_t)__builtin_popcountll(b->e->dirty));
+}
+
+void block_set_resident(struct block *b, uint64_t pages)
+{
+	uint64_t n = (uint64_t)__builtin_popcountll(pages & ~b->e->resident);
+
+	b->e->resident |= pages;
+	b->file->e->resident += n;
+	b->file->worker->stats->resident += n;
+	if (b->cgroup)
+		cgroup_add(&b->cgroup->resident, n);
+}
+
+void block_set_dirty(struct block *b, uint64_t pages)
+{
+	struct file *f = b->file;
+	uint64_t n = (uint64_t)__builtin_popcountll(pages & ~b->e->dirty);
+
+	if (n == 0)
+		return;
+	assert((pages & ~b->e->resident) == 0);
+	if (b->e->dirty == 0) {
+		b->e->dirty_since = now_ns();
+		block_tree_tag_dirty(&f->blocks, b->e->index);
+		if (f->dirty_since == 0) {
+			f->dirty_since = b->e->dirty_since;
+			f->e->dirty_since = f->dirty_since;
+			writeback_arm_timer(f->worker);
+		}
+	}
+	b->e->dirty |= pages;
+	f->e->dirty += n;
+	f->worker->stats->dirty += n;
+	if (b->cgroup)
+		cgroup_add(&b->cgroup->dirty, n);
+}
+
+void block_clear_dirty(struct block *b, uint64_t pages)
+{
+	struct file *f = b->file;
+	uint64_t n = (uint64_t)__builtin_popcountll(pages & b->e->dirty);
+
+	if (n == 0)
+		return;
+	b->e->dirty &= ~pages;
+	f->e->dirty -= n;
+	f->worker->stats->dirty -= n;
+	if (b->cgroup)
+		cgroup_sub(&b->cgroup->dirty, n);
+	if (b->e->dirty == 0) {
+		b->e->dirty_since = 0;
+		block_tree_untag_dirty(&f->blocks, b->e->index);
+	}
+	if (f->e->dirty == 0)
+		f->dirty_since = f->e->dirty_since = 0;
+}
+
+void block_set_writeback(struct block *b, uint64_t pages, bool on)
+{
+	uint64_t changed = on ? pages & ~b->e->writeback : pages & b->e->writeback;
+	uint64_t n = (uint64_t)__builtin_popcountll(changed);
+
+	b->e->writeback ^= changed;
+	if (on) {
+		b->file->e->writeback += n;
+		b->file->worker->stats->writeback += n;
+	} else {
+		b->file->e->writeback -= n;
+		b->file->worker->stats->writeback -= n;
+	}
+}
+
+void block_set_keep(struct block *b, uint64_t pages, bool on)
+{
+	uint64_t changed = on ? pages & ~b->e->keep : pages & b->e->keep;
+	uint64_t n = (uint64_t)__builtin_popcountll(changed);
+
+	b->e->keep ^= changed;
+	if (on) {
+		b->file->e->keep += n;
+		b->file->worker->stats->keep += n;
+	} else {
+		b->file->e->keep -= n;
+		b->file->worker->stats->keep -= n;
+	}
+}
+
+void file_clear_keep(struct file *f)
+{
+	if (f->kept_bytes == 0)
+		return;
+	for (struct block *b = block_tree_next(&f->blocks, 0, true); b; b = block_tree_next(&f->blocks, b->e->index + 1, true))
+		block_set_keep(b, ~0ull, false);
+	dirty_set_free(&f->kept);
+	dirty_set_init(&f->kept);
+	f->kept_bytes = 0;
+}
+
+void block_forget(struct block *b, uint64_t pages)
+{
+	uint64_t gone = pages & b->e->resident, n = (uint64_t)__builtin_popcountll(gone);
+
+	assert((gone & b->e->writeback) == 0);
+	if (n == 0)
+		return;
+	block_clear_dirty(b, gone);
+	block_set_keep(b, gone, false);
+	b->e->resident &= ~gone;
+	b->file->e->resident -= n;
+	b->file->worker->stats->resident -= n;
+	if (b->cgroup)
+		cgroup_sub(&b->cgroup->resident, n);
+	budget_uncharge(b->file->worker, n);
+}
+
+bool block_maybe_free(struct block *b)
+{
+	struct file *f = b->file;
+	struct worker *w = f->worker;
+	struct range r = { b->e->index << BLOCK_SHIFT, (b->e->index + 1) << BLOCK_SHIFT };
+
+	if (b->e->resident || b->filling || b->e->writeback || !list_empty(&b->waiters))
+		return false;
+	block_tree_remove(&f->blocks, b);
+	list_remove(&b->by_age);
+	host_mapper_dec_ref(&f->mapper, r);
+	memset(b->e, 0, sizeof(*b->e));
+	slot_pool_give(&w->block_slots, b->slot);
+	w->room_made = true;
+	return true;
+}
+
+int file_punch(struct file *f, uint64_t first, uint64_t n)
+{
+	if (fallocate(f->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(first * PAGE_SIZE_),
+		      (off_t)(n * PAGE_SIZE_)) < 0)
+		return -errno;
+	f->worker->stats->punched_pages += n;
+	return 0;
+}
+
+int file_zero_pages(struct file *f, uint64_t first, uint64_t n)
+{
+	int r = file_punch(f, first, n);
+
+	if (r < 0)
+		return r;
+	/* Keeps the size; a memfd that a client cut short is mended first. */
+	if (fallocate(f->memfd, FALLOC_FL_KEEP_SIZE, (off_t)(first * PAGE_SIZE_), (off_t)(n * PAGE_SIZE_)) < 0)
+		return -errno;
+	return 0;
+}
+
+uint64_t block_drop_clean(struct block *b)
+{
+	struct file *f = b->file;
+	uint64_t pages = b->e->resident & ~b->e->dirty & ~b->e->writeback & ~b->e->keep;
+	uint64_t left = pages;
+
+	if (pages == 0)
+		return 0;
+	file_bump_seq(f);
+	while (left) {
+		unsigned from = (unsigned)__builtin_ctzll(left);
+		uint64_t rest = left >> from;
+		unsigned n = rest == ~0ull ? 64 : (unsigned)__builtin_ctzll(~rest);
+
+		if (file_punch(f, block_first(b) + from, n) < 0)
+			return 0;
+		block_forget(b, bits_range(from, n));
+		left &= ~bits_range(from, n);
+	}
+	block_maybe_free(b);
+	return (uint64_t)__builtin_popcountll(pages);
+}
+
+uint64_t file_drop_clean(struct file *f, uint64_t from, uint64_t to, bool unmapped)
+{
+	uint64_t dropped = 0, index = from / PGC_BLOCK_PAGES;
+	struct block *b;
+
+	for (; (b = block_tree_next(&f->blocks, index, false)) && block_first(b) < to;) {
+		index = b->e->index + 1;
+		if (unmapped && b->e->refs > 0)
+			continue;
+		if (block_mask(b, from, to) != ~0ull)
+			continue; /* only whole blocks: a part is not worth a call */
+		dropped += block_drop_clean(b);
+	}
+	return dropped;
+}
+
+/* --- barrier --- */
+
+bool file_park(struct file *f, uint64_t first, uint64_t n, struct parked *p)
+{
+	if (!f->barrier.active || first >= f->barrier.to || first + n <= f->barrier.from)
+		return false;
+	list_append(&f->parked, &p->link);
+	return true;
+}
+
+void file_lift_barrier(struct file *f)
+{
+	struct list waiting;
+	struct parked *p;
+
+	f->barrier.active = false;
+	list_init(&waiting);
+	list_splice(&waiting, &f->parked);
+	while ((p = list_first(&waiting, struct parked, link))) {
+		list_remove(&p->link);
+		p->resume(p);
+	}
+}
+
+/* --- references --- */
+
+static struct pgc_cgroup_entry *cgroup_by_id(struct file *f, uint64_t id)
+{
+	struct state *s = f->worker->state;
+
+	for (uint32_t i = 0; i < s->map[3].entries; i++)
+		if (s->cgroups[i].id == id)
+			return &s->cgroups[i];
+	return NULL;
+}
+
+static void refs_charge(void *arg, uint64_t cgroup, uint64_t bytes)
+{
+	struct pgc_cgroup_entry *cg = cgroup_by_id(arg, cgroup);
+
+	if (cg)
+		cgroup_add(&cg->mapped, bytes / PAGE_SIZE_);
+}
+
+static void refs_uncharge(void *arg, uint64_t cgroup, uint64_t bytes)
+{
+	struct pgc_cgroup_entry *cg = cgroup_by_id(arg, cgroup);
+
+	if (cg)
+		cgroup_sub(&cg->mapped, bytes / PAGE_SIZE_);
+}
+
+static const struct frame_refs_functions ref_functions = { refs_charge, refs_uncharge };
+
+/* Writes the file's reference segments into its slots of the `mappings` map. */
+static void publish_refs(struct task *t)
+{
+	struct file *f = container_of(t, struct file, publish);
+	struct worker *w = f->worker;
+	size_t n = f->refs.map.n;
+
+	if (n > f->n_ref_slots) {
+		uint32_t *slots = realloc(f->ref_slots, n * sizeof(*slots));
+
+		if (!slots)
+			n = f->n_ref_slots;
+		else
+			f->ref_slots = slots;
+	}
+	while (f->n_ref_slots > n) {
+		uint32_t slot = f->ref_slots[--f->n_ref_slots];
+
+		memset(&w->state->mappings[slot], 0, sizeof(struct pgc_mapping_entry));
+		slot_pool_give(&w->mapping_slots, slot);
+	}
+	while (f->n_ref_slots < n) {
+		int64_t slot = slot_pool_take(&w->mapping_slots);
+
+		if (slot < 0) {
+			if (!w->no_slots_logged)
+				log_warning("the map of mappings is full (max_mappings): some are not shown");
+			w->no_slots_logged = true;
+			break;
+		}
+		f->ref_slots[f->n_ref_slots++] = (uint32_t)slot;
+	}
+	for (size_t i = 0; i < f->n_ref_slots && i < f->refs.map.n; i++) {
+		const struct range_seg *s = &f->refs.map.seg[i];
+
+		w->state->mappings[f->ref_slots[i]] = (struct pgc_mapping_entry){
+			.file = f->slot, .refs = (uint32_t)s->v.a, .start = s->r.start, .end = s->r.end, .cgroup = s->v.b,
+		};
+	}
+}
+
+void file_refs_changed(struct file *f)
+{
+	f->publish.run = publish_refs;
+	worker_queue(f->worker, &f->publish);
+}
+
+/* --- in flight, errors --- */
+
+void file_record_error(struct file *f, int error)
+{
+	f->errseq++;
+	f->last_error = f->errseq_code = error;
+	f->e->error = (uint32_t)-error;
+	f->e->flags |= PGC_FILE_ERROR;
+	f->worker->stats->writeout_errors++;
+}

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A cached file: its memfd, its store, its blocks and their bits, its references. Everything here runs on
+ * the worker that owns the file; nothing is locked.
+ *
+ * Lifetime
+ *   OPENING  made by the first open; the store's stat is under way; handles wait in `opening`
+ *   READY    has handles, or pages in the cache
+ *   IDLE     no handle and nothing dirty or in flight: the store is closed, the pages stay until they are
+ *            reclaimed or the file is opened again (then they are kept if the store's version is the same)
+ *   gone     file_free(): out of the table, memfd closed
+ *
+ * file_get() -> OPENING -> file_opened() -> READY -> file_maybe_idle() -> IDLE -> file_get() -> OPENING ...
+ */
+#pragma once
+
+#include "daemon/dirty_set.h"
+#include "daemon/frame_refs.h"
+#include "daemon/host_mapper.h"
+#include "daemon/store/store.h"
+#include "daemon/worker.h"
+
+enum file_state { FILE_OPENING, FILE_READY, FILE_IDLE };
+
+/* What the store's file looked like when cache and store were last known to agree. */
+struct file_version {
+	bool valid;                /* false: we wrote since, and have not looked again */
+	uint64_t size;
+	struct timespec mtime, ctime;
+};
+
+/* Pages [from, to) are being cut or punched: new faults, fills, reads and write-outs there wait. */
+struct file_barrier {
+	bool active;
+	uint64_t from, to;
+};
+
+struct file {
+	struct worker *worker;
+	struct list by_hash, by_worker;
+	uint64_t dev, ino;
+	uint32_t slot;
+	struct pgc_file_entry *e;
+	enum file_state state;
+	struct list opening;       /* struct open_wait of handle.c */
+
+	/* Memory: owned by this module. */
+	int memfd, memfd_ro;       /* memfd_ro: the same, opened O_RDONLY, for read-only handles */
+	int control_fd;            /* sealed; given to clients */
+	struct pgc_control_page *control;
+	uint64_t size;             /* bytes, as clients see it; the memfd has the same size */
+	struct host_mapper mapper;
+	struct block_tree blocks;
+	struct dirty_set kept;     /* byte ranges that pgc_keep declared */
+	uint64_t kept_bytes;
+	uint64_t fill_gen;         /* fills begun under an older one are thrown away */
+
+	/* Store: owned by this module and ops.c. */
+	struct store *store;       /* NULL while IDLE */
+	uint64_t store_size;       /* bytes that the store has; beyond it a read is zeros without asking */
+	bool sparse;               /* the store has holes: zero pages are looked at before they are written */
+	bool unlinked;
+	struct file_version version;
+	struct store_op version_op;
+	struct store_stat version_stat;
+	bool version_busy;
+
+	/* Address spaces and references: space.c. */
+	struct list spaces;
+	unsigned n_handles;        /* spaces: handles and forked children */
+	unsigned n_mappings;       /* segments of all of them */
+	struct frame_refs refs;
+	bool refs_changed;         /* the `mappings` map is behind */
+	uint32_t *ref_slots;       /* slots of the `mappings` map in use */
+	size_t n_ref_slots;
+	struct task publish;
+
+	/* In flight: fill.c and writeback.c. */
+	struct list fills;
+	struct list writes;        /* struct wb, in order of issue */
+	uint64_t write_seq;
+	struct list syncs;         /* struct sync_dirty */
+	struct task sync_task;
+	bool background;           /* a background write-out is running */
+	uint64_t dirty_since;      /* ns, 0: clean; when the oldest dirty page became so (a lower bound) */
+	uint32_t errseq;           /* counts failed write-outs */
+	int last_error;            /* of the last write-out, 0: it went well */
+	int errseq_code;           /* what is reported for errseq */
+	unsigned requests;         /* in flight: the file stays */
+
+	/* Changes of size and content, one at a time: ops.c. */
+	struct list ops;
+	struct task ops_task;
+	struct file_barrier barrier;
+	struct list parked;        /* struct parked: wait for the barrier */
+
+	/* Poisoned pages, to be tried again: fault.c. */
+	struct list poisoned;
+	struct ring_timer poison_timer;
+	unsigned poison_backoff;
+	unsigned timers;           /* armed timers that point here: the file may not be freed */
+};
+
+static inline uint64_t file_pages(const struct file *f) { return page_up(f->size); }
+
+/* The file (dev, ino) of this worker, or NULL. */
+struct file *file_find(struct worker *w, uint64_t dev, uint64_t ino);
+/* Makes it, state OPENING, without a store. -ENOMEM, -ENFILE (no slot), memfd_create's errors. `name` is shown to people. */
+int file_new(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, const char *name);
+void file_free(struct file *f);
+void file_set_name(struct file *f, const char *name);
+
+/*
+ * The store's stat is there. A new file takes its size; a known one is compared: changed from outside means that
+ * the clean pages are dropped and the size is taken over. Returns 0 or a negative errno.
+ */
+int file_opened(struct file *f, const struct store_stat *st);
+/* No handle and nothing to do any more: closes the store, or frees the file when it may not stay. The file may be gone afterwards. */
+void file_maybe_idle(struct file *f);
+/* Looks at the store again and remembers its version, after our own writes. */
+void file_refresh_version(struct file *f);
+
+/* Sets the size of memfd and file; cuts bits, blocks and charges beyond it. Nothing may be in flight there. Returns 0 or a negative errno. */
+int file_set_size(struct file *f, uint64_t size);
+/* A write to the memfd has made it this long: takes over its size. */
+void file_grown(struct file *f, uint64_t size);
+/* Zeroes what the memfd holds from byte `from` to the end of that page. */
+void file_zero_tail(struct file *f, uint64_t from);
+
+/* Blocks. file_block() makes it when it is not there: NULL when there is no slot (wait in worker->no_room). */
+struct block *file_block(struct file *f, uint64_t index);
+/* `pages`: bits of b. They count, are shown, and are charged from here on. Dirty pages are resident. */
+void block_set_resident(struct block *b, uint64_t pages);
+void block_set_dirty(struct block *b, uint64_t pages);
+void block_clear_dirty(struct block *b, uint64_t pages);
+void block_set_writeback(struct block *b, uint64_t pages, bool on);
+void block_set_keep(struct block *b, uint64_t pages, bool on);
+/* Forgets pages (not filling, not in writeback): resident, dirty and keep go, the charge is given back. The memfd is the caller's. */
+void block_forget(struct block *b, uint64_t pages);
+/* Frees the block when nothing of it is left. Returns whether it did. */
+bool block_maybe_free(struct block *b);
+/* Charges a block's first toucher. */
+void block_set_cgroup(struct block *b, struct pgc_cgroup_entry *cg);
+
+static inline uint64_t block_first(const struct block *b) { return b->e->index * PGC_BLOCK_PAGES; }
+/* Bits of b for pages [from, to) of the file. */
+static inline uint64_t block_mask(const struct block *b, uint64_t from, uint64_t to)
+{
+	uint64_t first = block_first(b), lo = MAX(from, first), hi = MIN(to, first + PGC_BLOCK_PAGES);
+
+	return lo >= hi ? 0 : bits_range((unsigned)(lo - first), (unsigned)(hi - lo));
+}
+
+/* No handle is left that could write outside tracking: what was kept is dirty like the rest. */
+void file_clear_keep(struct file *f);
+
+/* Grows `seq` of the control page: before pages are punched. */
+void file_bump_seq(struct file *f);
+/* Punches the pages out of the memfd, so out of every mapping. */
+int file_punch(struct file *f, uint64_t first, uint64_t n);
+/* Makes pages exist as zeros. */
+int file_zero_pages(struct file *f, uint64_t first, uint64_t n);
+/* Drops clean, idle pages of [from, to) (pages); with `unmapped` only in blocks that no mapping covers. Returns how many. */
+uint64_t file_drop_clean(struct file *f, uint64_t from, uint64_t to, bool unmapped);
+/* One block's clean and idle pages. May free it. */
+uint64_t block_drop_clean(struct block *b);
+/* The memfd may have been cut, grown or punched by a client: sets the size right and forgets clean pages that are not there. */
+void file_heal(struct file *f);
+
+/* Does [first, first + n) touch the barrier? Then `p` is parked until it goes. */
+bool file_park(struct file *f, uint64_t first, uint64_t n, struct parked *p);
+void file_lift_barrier(struct file *f);
+/* References changed: the `mappings` map is brought up to date at the end of the round. */
+void file_refs_changed(struct file *f);
+
+/* A write-out failed: every handle will hear of it once. */
+void file_record_error(struct file *f, int error);

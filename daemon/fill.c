@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Fills: reads from the store into the memfd's pages, through the daemon's window, without a copy.
+ *
+ * A page is `filling` from fill_start() until its read has completed, and only then resident: who wants it waits on the
+ * block. A fill that was begun before a truncation, a hole punch or an invalidation (file->fill_gen) is thrown away and its
+ * waiters look again. When a read of many pages fails, only the pages that someone waits for are read again, one by one: an
+ * error outside what was required is not an error.
+ * Runs on the file's worker. May call file, reclaim and the store.
+ */
+#include "daemon/fill.h"
+
+#include <fcntl.h>
+#include <string.h>
+
+#include "daemon/log.h"
+#include "daemon/reclaim.h"
+
+#define FILL_MAX_PAGES 256           /* 1 MiB a read */
+#define FILLS_MAX      256           /* reads in flight of one worker; only readahead is held back by it */
+
+void (*fill_resident_hook)(struct file *f, uint64_t first, uint64_t n);
+
+static void fill_done(struct store_op *op, ssize_t result);
+
+/* --- waiters --- */
+
+void waiter_init(struct waiter *w, void (*ready)(struct waiter *w, int error))
+{
+	list_init(&w->link);
+	w->ready = ready;
+	w->block = NULL;
+}
+
+void waiter_add(struct waiter *w, struct block *b, uint64_t pages)
+{
+	w->block = b;
+	w->pages = pages;
+	list_append(&b->waiters, &w->link);
+}
+
+void waiter_cancel(struct waiter *w)
+{
+	struct block *b = w->block;
+
+	if (list_empty(&w->link))
+		return;
+	list_remove(&w->link);
+	w->block = NULL;
+	if (b)
+		block_maybe_free(b);
+}
+
+/* Calls those waiters of b that wait for nothing any more, or, with an error, those that wanted one of `pages`. */
+static void wake_waiters(struct block *b, uint64_t pages, int error)
+{
+	struct waiter *w, *next;
+	struct list woken;
+
+	list_init(&woken);
+	list_for_each_safe(w, next, &b->waiters, link)
+		if (error ? (w->pages & pages) != 0 : (w->pages & b->filling) == 0) {
+			list_remove(&w->link);
+			w->block = NULL; /* the list it is on now is not the block's */
+			list_append(&woken, &w->link);
+		}
+	block_maybe_free(b);
+	while ((w = list_first(&woken, struct waiter, link))) {
+		list_remove(&w->link);
+		w->ready(w, error);
+	}
+}
+
+/* --- reads --- */
+
+static char *fill_addr(struct fill *fill)
+{
+	struct block *b = block_tree_find(&fill->file->blocks, (fill->first * PAGE_SIZE_ + fill->moved) >> BLOCK_SHIFT);
+
+	return b->addr + ((fill->first * PAGE_SIZE_ + fill->moved) & (PGC_BLOCK_SIZE - 1));
+}
+
+static void fill_submit(struct fill *fill)
+{
+	struct store *s = fill->file->store;
+
+	fill->op.done = fill_done;
+	s->ops->read(s, &fill->op, fill_addr(fill), (size_t)(fill->n * PAGE_SIZE_ - fill->moved),
+		     fill->first * PAGE_SIZE_ + fill->moved);
+}
+
+static int fill_issue(struct file *f, uint64_t first, uint64_t n)
+{
+	struct fill *fill = calloc(1, sizeof(*fill));
+
+	if (!fill)
+		return -ENOMEM;
+	fill->file = f;
+	fill->first = first;
+	fill->n = n;
+	fill->gen = f->fill_gen;
+	list_append(&f->fills, &fill->link);
+	f->worker->fills_in_flight++;
+	f->worker->stats->fills++;
+	fill_submit(fill);
+	return 0;
+}
+
+/* Calls fn for each block that pages [first, first + n) touch, with their bits. All of these blocks exist: their pages are filling. */
+static void for_each_part(struct file *f, uint64_t first, uint64_t n,
+			  void (*fn)(struct block *b, uint64_t pages, int arg), int arg)
+{
+	for (uint64_t p = first; p < first + n; p = align_down(p, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES) {
+		struct block *b = block_tree_find(&f->blocks, p / PGC_BLOCK_PAGES);
+
+		fn(b, block_mask(b, p, first + n), arg);
+	}
+}
+
+
+static void part_give_up(struct block *b, uint64_t pages, int error)
+{
+	b->filling &= ~pages;
+	budget_uncharge(b->file->worker, (uint64_t)__builtin_popcountll(pages));
+	wake_waiters(b, pages, error);
+}
+
+/* The parts of [r.start, r.end) bytes that pgc_keep declared are dirty from the start. */
+static int part_keep(void *arg, struct range r, bool keep)
+{
+	struct block *b = arg;
+	uint64_t pages = block_mask(b, r.start / PAGE_SIZE_, page_up(r.end)) & b->e->resident;
+
+	if (keep) {
+		block_set_dirty(b, pages);
+		block_set_keep(b, pages, true);
+	}
+	return 0;
+}
+
+static void part_resident(struct block *b, uint64_t pages, int arg)
+{
+	struct file *f = b->file;
+
+	b->filling &= ~pages;
+	block_set_resident(b, pages);
+	if (f->kept_bytes > 0)
+		dirty_set_walk(&f->kept, (struct range){ b->e->index << BLOCK_SHIFT, (b->e->index + 1) << BLOCK_SHIFT },
+			       part_keep, b);
+}
+
+static void part_wake(struct block *b, uint64_t pages, int arg)
+{
+	if (b)
+		wake_waiters(b, pages, 0);
+}
+
+static void made_resident(struct file *f, uint64_t first, uint64_t n)
+{
+	for_each_part(f, first, n, part_resident, 0);
+	if (fill_resident_hook && !list_empty(&f->poisoned))
+		fill_resident_hook(f, first, n);
+	/* Who is woken may drop what comes next, so each block is looked up again. */
+	for (uint64_t p = first; p < first + n; p = align_down(p, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES)
+		part_wake(block_tree_find(&f->blocks, p / PGC_BLOCK_PAGES), ~0ull, 0);
+}
+
+/* A read of several pages failed: the pages that someone waits for are read again alone, the others are let go. */
+static void retry_one_by_one(struct file *f, uint64_t first, uint64_t n)
+{
+	for (uint64_t p = first; p < first + n; p = align_down(p, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES) {
+		struct block *b = block_tree_find(&f->blocks, p / PGC_BLOCK_PAGES);
+		uint64_t pages = block_mask(b, p, first + n), base = block_first(b), wanted = 0, again;
+		struct waiter *w;
+
+		list_for_each(w, &b->waiters, link)
+			wanted |= w->pages & pages;
+		/* Those to be read again stay `filling`, so the block stays. */
+		for (again = wanted; again; again &= again - 1)
+			if (fill_issue(f, base + (unsigned)__builtin_ctzll(again), 1) < 0)
+				wanted &= ~(again & -again);
+		if (pages & ~wanted)
+			part_give_up(b, pages & ~wanted, -EIO);
+	}
+}
+
+/* What the store does not have reads as zeros: the rest of the page where it ended, and whole pages after it. */
+static int zero_rest(struct fill *fill)
+{
+	struct file *f = fill->file;
+	uint64_t end = fill->first * PAGE_SIZE_ + fill->moved, first = page_up(end), last = fill->first + fill->n;
+
+	file_zero_tail(f, end);
+	return first < last ? file_zero_pages(f, first, last - first) : 0;
+}
+
+static void fill_done(struct store_op *op, ssize_t result)
+{
+	struct fill *fill = container_of(op, struct fill, op);
+	struct file *f = fill->file;
+	struct worker *w = f->worker;
+	uint64_t want = fill->n * PAGE_SIZE_, off = fill->first * PAGE_SIZE_;
+	bool stale = fill->gen != f->fill_gen;
+
+	if (result > 0 && !stale) {
+		uint64_t moved = fill->moved + (uint64_t)result;
+
+		w->stats->fill_bytes += (uint64_t)result;
+		if (moved < want && off + moved < f->store_size) {
+			/* A short read that is not the end of file goes on where it stopped, at a page boundary if it came that far. */
+			fill->moved = align_down(moved, PAGE_SIZE_) > fill->moved ? align_down(moved, PAGE_SIZE_) : moved;
+			fill_submit(fill);
+			return;
+		}
+		fill->moved = moved;
+	}
+	if (result == -EFAULT)
+		file_heal(f);
+	if (result >= 0 && !stale && fill->moved < want)
+		result = zero_rest(fill);
+
+	list_remove(&fill->link);
+	w->fills_in_flight--;
+	if (stale) {
+		for_each_part(f, fill->first, fill->n, part_give_up, 0);
+	} else if (result >= 0) {
+		made_resident(f, fill->first, fill->n);
+	} else {
+		w->stats->fill_errors++;
+		if (fill->n > 1) {
+			retry_one_by_one(f, fill->first, fill->n);
+		} else {
+			log_at(LOG_LEVEL_WARNING, f->e->name, 0, "reading page %llu failed: %s",
+			       (unsigned long long)fill->first, strerror((int)-result));
+			for_each_part(f, fill->first, fill->n, part_give_up, (int)result);
+		}
+	}
+	free(fill);
+	file_maybe_idle(f);
+}
+
+/* Pages from `first` on, at most `max`, that are neither resident nor filling and whose addresses adjoin. Makes blocks as it goes. */
+static uint64_t missing_run(struct file *f, uint64_t first, uint64_t max)
+{
+	uint64_t n = 0;
+	/* A window chunk is one mapping; the next one is somewhere else. */
+	uint64_t chunk_end = align_down(first, HOST_CHUNK_SIZE / PAGE_SIZE_) + HOST_CHUNK_SIZE / PAGE_SIZE_;
+
+	max = MIN(MIN(max, FILL_MAX_PAGES), chunk_end - first);
+	while (n < max) {
+		struct block *b = file_block(f, (first + n) / PGC_BLOCK_PAGES);
+		uint64_t pages, here;
+		unsigned from;
+
+		if (!b)
+			break;
+		from = (unsigned)((first + n) % PGC_BLOCK_PAGES);
+		pages = (b->e->resident | b->filling) >> from;
+		here = pages ? (uint64_t)__builtin_ctzll(pages) : 64 - from;
+		here = MIN(MIN(here, 64u - from), max - n);
+		if (here == 0) {
+			block_maybe_free(b);
+			break;
+		}
+		b->filling |= bits_range(from, (unsigned)here); /* holds the block while the next one is made */
+		n += here;
+		if (from + here < 64)
+			break;
+	}
+	return n;
+}
+
+static void part_unbegin(struct block *b, uint64_t pages, int arg)
+{
+	b->filling &= ~pages;
+	block_maybe_free(b);
+}
+
+
+int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, struct pgc_cgroup_entry *cg)
+{
+	struct worker *w = f->worker;
+	uint64_t end = MIN(first + n, file_pages(f)), must = first + required;
+
+	if (f->barrier.active && first + required <= f->barrier.from)
+		end = MIN(end, f->barrier.from);
+	for (uint64_t p = first; p < end;) {
+		struct block *b = block_tree_find(&f->blocks, p / PGC_BLOCK_PAGES);
+		uint64_t run, in_store;
+
+		if (b) { /* skip what is here or on its way */
+			uint64_t have = (b->e->resident | b->filling) >> (p % PGC_BLOCK_PAGES);
+
+			if (have & 1) {
+				uint64_t gap = ~have;
+
+				p += MIN(gap ? (uint64_t)__builtin_ctzll(gap) : 64, 64 - p % PGC_BLOCK_PAGES);
+				continue;
+			}
+		}
+		if (p >= must && w->fills_in_flight >= FILLS_MAX)
+			return 0;
+		run = missing_run(f, p, end - p);
+		if (run == 0)
+			return p < must ? -ENOBUFS : 0;
+		while (!reclaim_charge(w, run)) {
+			uint64_t less = p + run > must && p < must ? must - p : 0;
+
+			for_each_part(f, p + less, run - less, part_unbegin, 0);
+			if (less == 0)
+				return p < must ? -ENOBUFS : 0;
+			run = less; /* no room for readahead: only what is required */
+		}
+		for (uint64_t q = p; q < p + run; q = align_down(q, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES)
+			block_set_cgroup(block_tree_find(&f->blocks, q / PGC_BLOCK_PAGES), cg);
+		if (p + run > must)
+			w->stats->readahead_pages += p + run - MAX(p, must);
+
+		in_store = page_up(f->store_size) > p ? MIN(run, page_up(f->store_size) - p) : 0;
+		if (in_store < run) {
+			/* Past the store's end: zeros, without asking it. */
+			int r = file_zero_pages(f, p + in_store, run - in_store);
+
+			if (r < 0)
+				for_each_part(f, p + in_store, run - in_store, part_give_up, r);
+			else
+				made_resident(f, p + in_store, run - in_store);
+		}
+		if (in_store > 0) {
+			int r = fill_issue(f, p, in_store);
+
+			if (r < 0) {
+				for_each_part(f, p, in_store, part_give_up, r);
+				return r;
+			}
+		}
+		p += run;
+	}
+	return 0;
+}
+
+/* --- readahead --- */
+
+#define READAHEAD_FIRST  32          /* pages, when a file is read from its beginning */
+#define READAHEAD_RANDOM 4
+
+uint64_t readahead_access(struct readahead_set *ra, uint64_t page, uint64_t n, bool missing, uint64_t max_pages, bool *ret_sequential)
+{
+	struct readahead *s, *oldest = &ra->stream[0];
+
+	*ret_sequential = false;
+	max_pages = MAX(max_pages, 1);
+	if (ra->advice == POSIX_FADV_RANDOM)
+		return page + n;
+	ra->clock++;
+	for (s = ra->stream; s < ra->stream + READAHEAD_STREAMS; s++) {
+		if (s->used < oldest->used)
+			oldest = s;
+		if (s->used == 0 || page < s->next || page > MAX(s->next + READAHEAD_RANDOM, s->issued))
+			continue;
+		s->used = ra->clock;
+		*ret_sequential = true;
+		if (missing && page < s->issued)
+			s->issued = page;
+		s->next = page + n;
+		if (s->issued < page + n + s->window / 2) {
+			s->window = MIN(s->window * 2, max_pages);
+			s->issued = page + n + s->window;
+			return s->issued;
+		}
+		return page + n;
+	}
+	s = oldest;
+	s->used = ra->clock;
+	s->next = page + n;
+	s->window = page == 0 || ra->advice == POSIX_FADV_SEQUENTIAL ? READAHEAD_FIRST : READAHEAD_RANDOM;
+	s->window = MIN(s->window, max_pages);
+	s->issued = MAX(page + s->window, page + n);
+	return s->issued;
+}
+
+void readahead_mapped(struct readahead_set *ra, uint64_t page, uint64_t end)
+{
+	for (struct readahead *s = ra->stream; s < ra->stream + READAHEAD_STREAMS; s++)
+		if (s->used && page < s->next && end > s->next && page + PGC_BLOCK_PAGES * 8 >= s->next) {
+			s->next = end;
+			return;
+		}
+}

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * pagecached: start, loop, stop. The main thread reads the configuration, probes the kernel, makes state, workers and socket, and
+ * then runs its ring until a signal ends it.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <poll.h>
+#include <systemd/sd-daemon.h>
+
+#include "daemon/log.h"
+#include "daemon/offload.h"
+#include "daemon/proc_fd.h"
+#include "daemon/server.h"
+
+#define MAIN_RING_ENTRIES 512
+#define CGROUP_SLOTS      1024
+
+struct daemon {
+	struct config config;
+	struct server server;
+	int argc;
+	char **argv;
+	int signal_fd;
+	struct ring_op signal_poll;
+	bool stopping;
+};
+
+static void watch_signals(struct daemon *d);
+
+/* What can change while the daemon runs is the log level; the rest says that it needs a restart. */
+static void reload(struct daemon *d)
+{
+	struct config c;
+
+	(void)sd_notify(0, "RELOADING=1");
+	if (config_load(&c, d->argc, d->argv, stdout, stderr) == 0) {
+		__atomic_store_n(&log_max_level, c.log_level, __ATOMIC_RELAXED);
+		log_notice("configuration read again: log_level is taken over, other changes need a restart");
+		config_free(&c);
+	} else {
+		log_error("configuration not taken over: it has an error");
+	}
+	(void)sd_notify(0, "READY=1");
+}
+
+static void signal_ready(struct ring_op *op, int res, uint32_t cflags)
+{
+	struct daemon *d = container_of(op, struct daemon, signal_poll);
+	struct signalfd_siginfo si;
+
+	while (read(d->signal_fd, &si, sizeof(si)) == sizeof(si)) {
+		if (si.ssi_signo == SIGHUP)
+			reload(d);
+		else
+			d->stopping = true;
+	}
+	if (!d->stopping)
+		watch_signals(d);
+}
+
+static void watch_signals(struct daemon *d)
+{
+	d->signal_poll.done = signal_ready;
+	io_uring_prep_poll_add(ring_sqe(&d->server.ring, &d->signal_poll), d->signal_fd, POLLIN);
+}
+
+static int setup_process(struct daemon *d)
+{
+	struct rlimit files;
+	sigset_t set;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+		files.rlim_cur = files.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &files);
+	}
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		return -errno;
+	d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return d->signal_fd < 0 ? -errno : 0;
+}
+
+static int setup_state(struct daemon *d)
+{
+	struct server *s = &d->server;
+	struct config *c = &d->config;
+	uint64_t blocks = c->max_blocks;
+	struct state_params p;
+	int r;
+
+	/* Eight block slots for each block's worth of memory: blocks are rarely full. */
+	if (blocks == 0)
+		blocks = MIN(MAX(c->memory_max / PGC_BLOCK_SIZE * 8, 16384), 4u << 20);
+	p = (struct state_params){
+		.bpffs = c->bpffs, .workers = c->workers, .files = c->max_files, .blocks = (uint32_t)blocks,
+		.mappings = c->max_mappings, .cgroups = CGROUP_SLOTS,
+	};
+	r = state_open(&s->state, &p);
+	if (r < 0)
+		return r;
+	cgroup_table_init(&s->cgroups, s->state.cgroups, s->state.map[3].entries);
+	if (cgroup_init("/proc", "/proc/self/mountinfo") < 0)
+		log_notice("no memory cgroups: pages are charged to one entry for all");
+	return 0;
+}
+
+/* Once, what this daemon cannot do here and why. */
+static void say_what_is_missing(struct server *s)
+{
+	if (s->state.missing)
+		log_notice("without all BPF maps: %s", s->state.missing);
+	if (s->caps.device < 0)
+		log_notice("without faults inside system calls (%s): clients' system calls on pages not yet touched fail with EFAULT",
+			   s->config->kernel_faults ? "/dev/userfaultfd cannot be opened" : "kernel_faults=no");
+	if (!s->caps.fork_events)
+		log_notice("without fork events (no CAP_SYS_PTRACE): libpagecached maps anew in forked children");
+	if (!s->caps.poison)
+		log_notice("without UFFDIO_POISON (Linux 6.6): a page that cannot be read is waited for");
+}
+
+static int start_workers(struct server *s)
+{
+	s->n_workers = s->config->workers;
+	s->workers = calloc(s->n_workers, sizeof(*s->workers));
+	if (!s->workers)
+		return -ENOMEM;
+	for (unsigned i = 0; i < s->n_workers; i++)
+		s->workers[i] = (struct worker){
+			.id = i, .n_workers = s->n_workers, .all = s->workers, .server = s, .main_ring = &s->ring, .config = s->config,
+			.caps = &s->caps, .state = &s->state, .budget = &s->budget,
+		};
+	for (unsigned i = 0; i < s->n_workers; i++) {
+		int r = worker_init(&s->workers[i]);
+
+		if (r < 0)
+			return r;
+	}
+	for (unsigned i = 0; i < s->n_workers; i++) {
+		int r = worker_start(&s->workers[i]);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Everything is written back before this returns. Whether it could be. */
+static bool stop_workers(struct server *s)
+{
+	bool good = true;
+
+	for (unsigned i = 0; i < s->n_workers; i++)
+		if (worker_drain(&s->workers[i], &s->ring) < 0)
+			good = false;
+	ring_flush(&s->ring);
+	for (unsigned i = 0; i < s->n_workers; i++) {
+		/* Their messages keep coming meanwhile; the ring holds them. */
+		pthread_join(s->workers[i].thread, NULL);
+		if (atomic_load_explicit(&s->workers[i].failed, memory_order_acquire))
+			good = false;
+	}
+	return good;
+}
+
+static int run(struct daemon *d)
+{
+	struct server *s = &d->server;
+	bool good;
+
+	(void)sd_notifyf(0, "READY=1\nSTATUS=Serving %s", d->config.socket);
+	log_info("version %s, %u workers, %llu MiB of memory, socket %s", PGC_VERSION, s->n_workers,
+		 (unsigned long long)(d->config.memory_max >> 20), d->config.socket);
+	while (!d->stopping)
+		ring_run(&s->ring, true, 256);
+	(void)sd_notify(0, "STOPPING=1\nSTATUS=Writing everything back");
+	server_stop(s);
+	while (ring_run(&s->ring, false, 256) > 0)
+		continue;
+	good = stop_workers(s);
+	while (ring_run(&s->ring, false, 256) > 0)
+		continue;
+	log_info("stopped%s", good ? "" : ": not everything could be written back");
+	return good ? 0 : 1;
+}
+
+static void end_conns(struct server *s)
+{
+	struct conn *c;
+
+	if (!s->conns.next)
+		return;
+	while ((c = list_first(&s->conns, struct conn, link)))
+		conn_end(c, NULL);
+}
+
+int main(int argc, char **argv)
+{
+	static struct daemon d = { .signal_fd = -1 };
+	struct server *s = &d.server;
+	const char *lacking = NULL;
+	int r, status = 1;
+
+	d.argc = argc;
+	d.argv = argv;
+	r = config_load(&d.config, argc, argv, stdout, stderr);
+	if (r != 0)
+		return r > 0 ? 0 : 1;
+	log_init(d.config.log_level);
+	s->config = &d.config;
+	s->caps.device = -1;
+	s->listen_fd = s->lock_fd = -1;
+	s->started = now_ns();
+	s->budget.max = d.config.memory_max / PAGE_SIZE_;
+
+	r = setup_process(&d);
+	if (r == 0)
+		r = proc_fd_init();
+	if (r < 0) {
+		log_error("cannot set up the process: %s", strerror(-r));
+		return 1;
+	}
+	r = uffd_probe(&s->caps, d.config.kernel_faults, &lacking);
+	if (r < 0) {
+		log_error("this kernel or its configuration lacks %s: %s", lacking, strerror(-r));
+		return 1;
+	}
+	fault_init();
+	r = server_listen(s, sd_listen_fds(1) > 0 ? SD_LISTEN_FDS_START : -1);
+	if (r < 0) {
+		log_error(r == -EADDRINUSE ? "another pagecached serves %s" : "cannot listen on %s: %s", d.config.socket, strerror(-r));
+		goto out;
+	}
+	r = setup_state(&d);
+	if (r < 0) {
+		log_error("cannot make the state: %s", strerror(-r));
+		goto out;
+	}
+	say_what_is_missing(s);
+	r = ring_init(&s->ring, MAIN_RING_ENTRIES);
+	if (r == 0)
+		r = offload_start();
+	if (r == 0)
+		r = start_workers(s);
+	if (r < 0) {
+		log_error("cannot start the workers: %s", strerror(-r));
+		goto out;
+	}
+	server_watch(s);
+	watch_signals(&d);
+	status = run(&d);
+	end_conns(s);
+	offload_stop(&s->ring);
+	for (unsigned i = 0; i < s->n_workers; i++)
+		worker_free(&s->workers[i]);
+	mem_store_forget_all();
+	ring_free(&s->ring);
+out:
+	server_unlisten(s);
+	state_close(&s->state);
+	cgroup_exit();
+	if (s->caps.device >= 0)
+		close(s->caps.device);
+	free(s->workers);
+	free(s->users);
+	config_free(&d.config);
+	return status;
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One thread for the few calls that may block and that io_uring does not have (lseek with SEEK_DATA, opening
+ * /proc/self/fd/N again, ftruncate before Linux 6.9). Jobs run one at a time in order of arrival.
+ */
+#pragma once
+
+#include "daemon/ring.h"
+
+struct offload_job {
+	void (*run)(struct offload_job *job);   /* on the offload thread; may block; touches only the job */
+	struct ring_op done;                    /* its done(op, 0, 0) runs on the submitter's thread afterwards */
+
+	/* The offload thread's own. */
+	struct ring_op start;
+	struct ring   *from;
+};
+
+/* Starts the thread, once for the process, before the first job. All signals are blocked on it. 0 or a negative errno. */
+int offload_start(void);
+/*
+ * Ends the thread after the jobs that were sent before, and joins it: may block as long as they do. Any ring may be named, and each
+ * ring that sent a job must live until here. Nothing when it does not run. For the thread that started it.
+ */
+void offload_stop(struct ring *from);
+
+/* Hands `job` over; it must live until `done` was called. -ENOMEM: not sent. Leaves with the next ring_run() or ring_flush(). */
+int offload_submit(struct ring *from, struct offload_job *job);

@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Writes, truncations and fallocate of a file, one at a time.
+ *
+ * A write copies with pwrite(2) from the client's memory into the memfd, 256 KiB a round. Pages that it covers in part are filled
+ * first; whole ones are not read. Nothing is being filled in the range while it copies. A truncation or a hole first puts up the
+ * barrier, behind which new faults, fills and write-outs wait, lets write-outs there finish, changes the store, and
+ * then the memory: a store that fails leaves all as it was.
+ * Runs on the file's worker. May call file, fill, writeback, reclaim and the store.
+ */
+#include "daemon/ops.h"
+
+#include <assert.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+
+#include "daemon/reclaim.h"
+#include "daemon/writeback.h"
+
+#define WAIT 1                       /* a step's answer: it comes back by itself */
+
+static void op_again(struct file_op *op)
+{
+	worker_queue(op->file->worker, &op->file->ops_task);
+}
+
+static void op_ready(struct waiter *w, int error)
+{
+	struct file_op *op = container_of(w, struct file_op, waiter);
+
+	op->store_op.result = error;
+	op_again(op);
+}
+
+static void op_resume(struct parked *p) { op_again(container_of(p, struct file_op, parked)); }
+
+static int op_wait_for_room(struct file_op *op)
+{
+	list_append(&op->file->worker->no_room, &op->parked.link);
+	return WAIT;
+}
+
+/* --- write --- */
+
+static bool page_resident(struct file *f, uint64_t page)
+{
+	struct block *b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
+
+	return b && (b->e->resident & (1ull << (page % PGC_BLOCK_PAGES)));
+}
+
+/* A page that the write covers in part, and that has bytes of the file which stay: it must be resident. */
+static int need_page(struct file_op *op, uint64_t page)
+{
+	struct file *f = op->file;
+	struct block *b;
+	int r;
+
+	if (page >= file_pages(f) || page_resident(f, page))
+		return 0;
+	r = fill_start(f, page, 1, 1, op->cgroup);
+	if (r == -ENOBUFS)
+		return op_wait_for_room(op);
+	if (r < 0)
+		return r;
+	if (page_resident(f, page))
+		return 0;
+	b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
+	if (!b || !(b->filling & (1ull << (page % PGC_BLOCK_PAGES))))
+		return -EIO;
+	waiter_add(&op->waiter, b, 1ull << (page % PGC_BLOCK_PAGES));
+	return WAIT;
+}
+
+/* Pages of [from, to) that are not resident, each in a block that exists. -EINPROGRESS: it waits for a fill; -ENOBUFS: no slot. */
+static int64_t count_new(struct file_op *op, uint64_t from, uint64_t to)
+{
+	struct file *f = op->file;
+	int64_t n = 0;
+
+	for (uint64_t p = from; p < to; p = align_down(p, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES) {
+		struct block *b = file_block(f, p / PGC_BLOCK_PAGES);
+		uint64_t pages;
+
+		if (!b)
+			return -ENOBUFS;
+		pages = block_mask(b, p, to);
+		if (b->filling & pages) {
+			waiter_add(&op->waiter, b, pages);
+			return -EINPROGRESS;
+		}
+		n += __builtin_popcountll(pages & ~b->e->resident);
+	}
+	return n;
+}
+
+/* Blocks that were made for the write and stay empty. */
+static void free_empty(struct file *f, uint64_t from, uint64_t to)
+{
+	for (uint64_t p = from; p < to; p = align_down(p, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES) {
+		struct block *b = block_tree_find(&f->blocks, p / PGC_BLOCK_PAGES);
+
+		if (b)
+			block_maybe_free(b);
+	}
+}
+
+static void mark_written(struct file_op *op, uint64_t from, uint64_t to)
+{
+	for (uint64_t p = from; p < to; p = align_down(p, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES) {
+		struct block *b = block_tree_find(&op->file->blocks, p / PGC_BLOCK_PAGES);
+		uint64_t pages = block_mask(b, p, to);
+
+		block_set_cgroup(b, op->cgroup);
+		block_set_resident(b, pages);
+		block_set_dirty(b, pages);
+	}
+}
+
+static int write_chunk(struct file_op *op, uint64_t lo, uint64_t hi)
+{
+	struct file *f = op->file;
+	struct worker *w = f->worker;
+	uint64_t from = lo / PAGE_SIZE_, to = page_up(hi), full;
+	int64_t fresh, again;
+	ssize_t n;
+	int r, error = 0;
+
+	if (op->store_op.result < 0)
+		return (int)op->store_op.result; /* a page at an end could not be read */
+	for (int tries = 0;; tries++) {
+		if (lo % PAGE_SIZE_) {
+			r = need_page(op, from);
+			if (r)
+				return r;
+		}
+		if (hi % PAGE_SIZE_ && hi < f->size) {
+			r = need_page(op, to - 1);
+			if (r)
+				return r;
+		}
+		fresh = count_new(op, from, to);
+		if (fresh == -EINPROGRESS)
+			return WAIT;
+		if (fresh < 0 || !reclaim_charge(w, (uint64_t)fresh)) {
+			free_empty(f, from, to);
+			return op_wait_for_room(op);
+		}
+		/* Making room may have dropped a page of the range, the ends too: then once more. */
+		again = count_new(op, from, to);
+		if (again == fresh)
+			break;
+		budget_uncharge(w, (uint64_t)fresh);
+		if (again == -EINPROGRESS)
+			return WAIT;
+		if (tries == 8)
+			return op_wait_for_room(op);
+	}
+
+	if (hi > f->size)
+		file_zero_tail(f, f->size);
+	n = pwrite(f->memfd, op->src + op->moved, (size_t)(hi - lo), (off_t)lo);
+	if (n < 0) {
+		error = -errno;
+		n = 0;
+	} else if ((uint64_t)n < hi - lo) {
+		error = -EFAULT; /* the client's memory ended */
+	}
+	full = lo + (uint64_t)n;
+	if (error) {
+		/* Whole pages count. One that was begun counts if it was resident; else it is no page of the file, and goes. */
+		uint64_t end = full / PAGE_SIZE_;
+		int64_t kept;
+
+		if (n > 0 && full % PAGE_SIZE_) {
+			if (page_resident(f, end)) {
+				end++;
+			} else {
+				file_bump_seq(f);
+				(void)file_punch(f, end, 1);
+				full = MAX(end * PAGE_SIZE_, lo);
+			}
+		}
+		end = n > 0 ? MAX(end, from) : from;
+		kept = count_new(op, from, end);
+		if (end > from)
+			mark_written(op, from, end);
+		budget_uncharge(w, (uint64_t)(fresh - MAX(kept, 0)));
+		free_empty(f, from, to);
+		file_grown(f, full);
+		(void)!ftruncate(f->memfd, (off_t)f->size);
+		op->moved += full - lo;
+		return error;
+	}
+	file_grown(f, full);
+	op->moved += (uint64_t)n;
+	mark_written(op, from, to);
+	return 0;
+}
+
+static int step_write(struct file_op *op)
+{
+	struct file *f = op->file;
+	uint64_t lo, hi;
+	int r;
+
+	if (op->step == 0) {
+		op->step = 1;
+		if (op->append)
+			op->off = f->size;
+		if (op->off > (uint64_t)INT64_MAX - op->len)
+			return -EFBIG;
+		if (!f->store->writable)
+			return -EBADF;
+	}
+	if (op->len == 0)
+		return 0;
+	lo = op->off + op->moved;
+	hi = MIN(op->off + op->len, align_down(lo, PGC_BLOCK_SIZE) + PGC_BLOCK_SIZE);
+	r = write_chunk(op, lo, hi);
+	if (r)
+		return r;
+	f->version.valid = false;
+	if (op->moved < op->len) {
+		op_again(op); /* a long one: the others' turn in between */
+		return WAIT;
+	}
+	return 0;
+}
+
+/* --- the store's answer --- */
+
+static void store_answered(struct store_op *so, ssize_t result)
+{
+	struct file_op *op = container_of(so, struct file_op, store_op);
+
+	so->result = result;
+	op->step++;
+	op_again(op);
+}
+
+static void put_barrier(struct file *f, uint64_t from, uint64_t to)
+{
+	f->barrier = (struct file_barrier){ true, from, to };
+}
+
+/* --- truncate --- */
+
+enum { BEGIN, BARRIER, ASKED, ANSWERED };
+
+static int step_truncate(struct file_op *op)
+{
+	struct file *f = op->file;
+	int r;
+
+	switch (op->step) {
+	case BEGIN:
+		if (op->off > INT64_MAX)
+			return -EFBIG;
+		if (!f->store->writable)
+			return -EINVAL;
+		if (op->off < f->size)
+			put_barrier(f, op->off / PAGE_SIZE_, ~0ull);
+		op->step = BARRIER;
+		/* fall through */
+	case BARRIER:
+		if (f->barrier.active && writeback_in_flight(f, f->barrier.from, f->barrier.to))
+			return WAIT; /* the write-out's end comes back to us */
+		op->step = ASKED;
+		op->store_op.done = store_answered;
+		f->store->ops->truncate(f->store, &op->store_op, op->off);
+		return WAIT;
+	case ASKED:
+		return WAIT;
+	default:
+		r = (int)op->store_op.result;
+		if (r == 0) {
+			r = file_set_size(f, op->off);
+			f->store_size = op->off;
+			f->version.valid = false;
+		}
+		file_lift_barrier(f);
+		return r;
+	}
+}
+
+/* --- fallocate --- */
+
+/* Zeroes the part [from, to) of one page, if it is resident. */
+static void zero_part(struct file *f, uint64_t from, uint64_t to)
+{
+	if (from < to && page_resident(f, from / PAGE_SIZE_))
+		(void)fallocate(f->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from));
+}
+
+/* The store has zeros in [off, end): so has the memory. */
+static void punch_memory(struct file *f, uint64_t off, uint64_t end)
+{
+	uint64_t from = page_up(off), to = end / PAGE_SIZE_, index;
+	struct block *b;
+
+	f->fill_gen++;
+	file_bump_seq(f);
+	if (from > to) { /* within one page */
+		zero_part(f, off, end);
+		return;
+	}
+	zero_part(f, off, from * PAGE_SIZE_);
+	zero_part(f, to * PAGE_SIZE_, end);
+	if (from == to)
+		return;
+	if (file_punch(f, from, to - from) < 0)
+		return;
+	for (index = from / PGC_BLOCK_PAGES; (b = block_tree_next(&f->blocks, index, false)) && block_first(b) < to;) {
+		index = b->e->index + 1;
+		block_forget(b, block_mask(b, from, to));
+		block_maybe_free(b);
+	}
+}
+
+static int fallocate_check(struct file_op *op)
+{
+	switch (op->mode) {
+	case 0:
+	case FALLOC_FL_KEEP_SIZE:
+	case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
+	case FALLOC_FL_ZERO_RANGE:
+	case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
+		break;
+	default:
+		return -EOPNOTSUPP;
+	}
+	if (op->len == 0 || op->off > INT64_MAX || op->len > INT64_MAX)
+		return -EINVAL;
+	if (op->off + op->len > INT64_MAX)
+		return -EFBIG;
+	return op->file->store->writable ? 0 : -EBADF;
+}
+
+static int step_fallocate(struct file_op *op)
+{
+	struct file *f = op->file;
+	bool zeroes = op->mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE);
+	uint64_t end = op->off + op->len;
+	int r;
+
+	switch (op->step) {
+	case BEGIN:
+		r = fallocate_check(op);
+		if (r < 0)
+			return r;
+		if (zeroes)
+			put_barrier(f, op->off / PAGE_SIZE_, page_up(end));
+		op->step = BARRIER;
+		/* fall through */
+	case BARRIER:
+		if (f->barrier.active && writeback_in_flight(f, f->barrier.from, f->barrier.to))
+			return WAIT;
+		op->step = ASKED;
+		op->store_op.done = store_answered;
+		f->store->ops->fallocate(f->store, &op->store_op, op->mode, op->off, op->len);
+		return WAIT;
+	case ASKED:
+		return WAIT;
+	default:
+		r = (int)op->store_op.result;
+		if (r == 0) {
+			if (zeroes)
+				punch_memory(f, op->off, end);
+			if (!(op->mode & FALLOC_FL_KEEP_SIZE)) {
+				f->store_size = MAX(f->store_size, end);
+				if (end > f->size)
+					r = file_set_size(f, end);
+			}
+			f->version.valid = false;
+		}
+		file_lift_barrier(f);
+		return r;
+	}
+}
+
+/* --- the queue --- */
+
+static void run_ops(struct task *t)
+{
+	struct file *f = container_of(t, struct file, ops_task);
+	struct file_op *op = list_first(&f->ops, struct file_op, link);
+	int r;
+
+	if (!op || !list_empty(&op->waiter.link) || !list_empty(&op->parked.link))
+		return;
+	switch (op->kind) {
+	case FILE_OP_WRITE:
+		r = step_write(op);
+		break;
+	case FILE_OP_TRUNCATE:
+		r = step_truncate(op);
+		break;
+	default:
+		r = step_fallocate(op);
+		break;
+	}
+	if (r == WAIT)
+		return;
+	list_remove(&op->link);
+	op->done(op, r);
+	if (!list_empty(&f->ops))
+		worker_queue(f->worker, t);
+	else if (f->e->dirty == 0 && !f->version.valid && list_empty(&f->writes))
+		file_refresh_version(f);
+}
+
+void ops_queue(struct file *f, struct file_op *op)
+{
+	op->file = f;
+	op->moved = 0;
+	op->step = 0;
+	op->store_op = (struct store_op){ 0 };
+	waiter_init(&op->waiter, op_ready);
+	list_init(&op->parked.link);
+	op->parked.resume = op_resume;
+	list_append(&f->ops, &op->link);
+	op_again(op);
+}
+
+void ops_file_init(struct file *f) { f->ops_task.run = run_ops; }

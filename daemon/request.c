@@ -1,0 +1,744 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Requests. Each is a small machine: request_begin() checks every field, starts it, and it ends in request_end(), which
+ * replies. Outstanding ones are bounded by PGC_REQUESTS_MAX a handle. A request outlives its handle when something of it is
+ * in flight (`handle` is NULL then); it holds its file through file->requests.
+ * Runs on the worker. May call fault, ops, writeback, fill, file.
+ */
+#include "daemon/request.h"
+
+#include <assert.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "daemon/conn.h"
+#include "daemon/log.h"
+#include "daemon/ops.h"
+#include "daemon/writeback.h"
+
+#define POPULATE_STEP   (512 * PAGE_SIZE_)
+#define WILLNEED_MAX    (32ull << 20)
+
+struct request {
+	struct list link;          /* handle->requests */
+	struct handle *handle;     /* NULL: it ended */
+	struct file *file;
+	struct pgc_msg msg, reply;
+	struct task task;          /* advance() in a later round */
+	struct waiter waiter;
+	struct parked parked;
+	int error;                 /* of a waiter */
+	uint64_t done;             /* READ, POPULATE: bytes; MSYNC: address */
+	struct sync_dirty sync;
+	struct store_op store_op;
+	struct store_stat stat;
+	struct file_op file_op;
+	struct xfer *xfer;         /* WRITE holds it */
+	void *data;                /* WRITE's data memfd, mapped */
+	size_t data_len;
+};
+
+static void advance(struct task *t);
+
+/* --- life --- */
+
+static void request_free(struct request *r)
+{
+	struct file *f = r->file;
+
+	waiter_cancel(&r->waiter);
+	list_remove(&r->parked.link);
+	list_remove(&r->task.link);
+	list_remove(&r->link);
+	xfer_unref(r->xfer);
+	if (r->data)
+		munmap(r->data, r->data_len);
+	if (r->handle) {
+		struct handle *h = r->handle;
+
+		if (h->n_requests-- == PGC_REQUESTS_MAX)
+			worker_queue(h->worker, &h->task); /* its socket was not read any more */
+	}
+	free(r);
+	f->requests--;
+	file_maybe_idle(f);
+}
+
+static void request_end(struct request *r, int error)
+{
+	struct handle *h = r->handle;
+
+	if (h) {
+		r->reply.status = (uint32_t)-error;
+		handle_reply(h, &r->reply, NULL, 0);
+	}
+	request_free(r);
+}
+
+/* Waiting for a page, room or a barrier: such a request has nothing in flight that points to it. */
+static void request_ready(struct waiter *w, int error)
+{
+	struct request *r = container_of(w, struct request, waiter);
+
+	r->error = error;
+	worker_queue(r->file->worker, &r->task);
+}
+
+static void request_resume(struct parked *p)
+{
+	struct request *r = container_of(p, struct request, parked);
+
+	worker_queue(r->file->worker, &r->task);
+}
+
+void request_abandon_all(struct handle *h)
+{
+	struct request *r, *next;
+
+	list_for_each_safe(r, next, &h->requests, link) {
+		bool idle = !list_empty(&r->waiter.link) || !list_empty(&r->parked.link) || !list_empty(&r->task.link);
+
+		list_remove(&r->link);
+		r->handle = NULL;
+		r->file_op.cgroup = NULL; /* its slot may be another's soon */
+		h->n_requests--;
+		if (idle)
+			request_free(r);
+	}
+}
+
+/* --- READ --- */
+
+/* Waits until the page is here. 0: it is resident; 1: it waits; or an error. */
+static int want_page(struct request *r, uint64_t page, uint64_t n, uint64_t read_to)
+{
+	struct file *f = r->file;
+	uint64_t bit = 1ull << (page % PGC_BLOCK_PAGES);
+	struct block *b;
+	int e;
+
+	if (file_park(f, page, 1, &r->parked))
+		return 1;
+	b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
+	if (b && (b->e->resident & bit) && read_to <= page + n)
+		return 0;
+	e = fill_start(f, page, read_to - page, 1, r->handle->space->cgroup);
+	b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
+	if (b && (b->e->resident & bit))
+		return 0;
+	if (b && (b->filling & bit)) {
+		/* The whole of what is wanted in this block, so that one wake-up does for all. */
+		waiter_add(&r->waiter, b, b->filling & block_mask(b, page, page + n));
+		return 1;
+	}
+	if (e < 0 && e != -ENOBUFS)
+		return e;
+	list_append(&f->worker->no_room, &r->parked.link);
+	return 1;
+}
+
+static bool is_resident(struct file *f, uint64_t page)
+{
+	struct block *b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
+
+	return b && (b->e->resident & (1ull << (page % PGC_BLOCK_PAGES)));
+}
+
+static void advance_read(struct request *r)
+{
+	struct file *f = r->file;
+	uint64_t off = r->msg.read.off, end = MIN(off + r->msg.read.len, f->size), page, pages, read_to;
+	bool sequential, first = r->done == 0;
+	int e = 0;
+
+	while (off + r->done < end && r->error == 0) {
+		page = (off + r->done) / PAGE_SIZE_;
+		pages = page_up(end) - page;
+		read_to = page + pages;
+		if (first) {
+			first = false;
+			read_to = readahead_access(&r->handle->space->readahead, page, pages, !is_resident(f, page),
+						   f->worker->config->readahead_max / PAGE_SIZE_, &sequential);
+			read_to = MAX(read_to, page + pages);
+		}
+		e = want_page(r, page, pages, read_to);
+		if (e == 1)
+			return;
+		if (e < 0)
+			break;
+		r->done = MIN((page + 1) * PAGE_SIZE_, end) - off;
+	}
+	/* Room may have been made at the expense of what was read first: then only what is still here counts. */
+	end = MIN(off + r->done, f->size);
+	r->done = 0;
+	while (off + r->done < end && is_resident(f, (off + r->done) / PAGE_SIZE_))
+		r->done = MIN(align_down(off + r->done, PAGE_SIZE_) + PAGE_SIZE_, end) - off;
+	if (r->done == 0 && off < end && r->error == 0 && e == 0) {
+		worker_queue(f->worker, &r->task);
+		return;
+	}
+	r->reply.read_reply.len = r->done;
+	r->reply.read_reply.size = f->size;
+	r->reply.read_reply.seq = f->control->seq;
+	/* Bytes before the page that could not be read are a short read; the next one says why. */
+	request_end(r, r->done ? 0 : r->error ? r->error : e);
+}
+
+/* --- POPULATE --- */
+
+static void advance_populate(struct request *r)
+{
+	struct file *f = r->file;
+	struct space *s = r->handle->space;
+	const struct pgc_populate *p = &r->msg.populate;
+
+	if (r->error) {
+		request_end(r, r->error);
+		return;
+	}
+	while (r->done < p->len) {
+		uint64_t step = MIN(p->len - r->done, POPULATE_STEP), off, page;
+		int64_t n = fault_populate(s, p->addr + r->done, step, p->write);
+		struct range seg;
+		bool shared;
+		int e;
+
+		if (n == -EAGAIN) {
+			fault_drain_events(s);
+			worker_retry(f->worker, &r->task);
+			return;
+		}
+		if (n < 0) {
+			request_end(r, n == -ENOENT ? -ENOMEM : (int)n);
+			return;
+		}
+		r->done += (uint64_t)n;
+		if (n > 0) {
+			worker_queue(f->worker, &r->task); /* others' turn in between */
+			return;
+		}
+		if (space_find(s, p->addr + r->done, &seg, &off, &shared) < 0) {
+			request_end(r, -ENOMEM);
+			return;
+		}
+		page = (off + (p->addr + r->done - seg.start)) / PAGE_SIZE_;
+		step = MIN(p->len - r->done, seg.end - (p->addr + r->done)) / PAGE_SIZE_;
+		e = want_page(r, page, step, page + MIN(step, 2048));
+		if (e == 1)
+			return;
+		if (e < 0) {
+			request_end(r, e);
+			return;
+		}
+	}
+	request_end(r, 0);
+}
+
+/* --- SYNC, MSYNC --- */
+
+static void synced(struct request *r, int error)
+{
+	struct file *f = r->file;
+	struct handle *h = r->handle;
+
+	/* Once a handle, whoever's write-out it was that failed. */
+	if (h && h->errseq != f->errseq) {
+		h->errseq = f->errseq;
+		error = f->errseq_code;
+	}
+	if (!f->version.valid && list_empty(&f->writes) && list_empty(&f->ops))
+		file_refresh_version(f);
+	request_end(r, error);
+}
+
+static void store_synced(struct store_op *op, ssize_t result)
+{
+	struct request *r = container_of(op, struct request, store_op);
+
+	if (result < 0) {
+		log_at(LOG_LEVEL_ERROR, r->file->e->name, 0, "fsync of the store failed: %s", strerror((int)-result));
+		file_record_error(r->file, (int)result);
+	}
+	synced(r, (int)result);
+}
+
+static void sync_store(struct request *r, bool data_only)
+{
+	struct file *f = r->file;
+
+	if (!f->store || !f->store->writable) {
+		synced(r, 0);
+		return;
+	}
+	r->store_op.done = store_synced;
+	f->store->ops->sync(f->store, &r->store_op, data_only);
+}
+
+static void sync_written(struct sync_dirty *s, int error)
+{
+	struct request *r = container_of(s, struct request, sync);
+
+	if (error)
+		synced(r, error);
+	else
+		sync_store(r, r->msg.sync.flags & PGC_SYNC_DATA);
+}
+
+struct msync_next { bool found; struct range r; uint64_t off; };
+
+static int msync_segment(void *arg, struct range r, uint64_t off, uint64_t attr)
+{
+	struct msync_next *next = arg;
+
+	if (!(attr & SEG_SHARED))
+		return 0;
+	*next = (struct msync_next){ true, r, off };
+	return 1;
+}
+
+static void msync_written(struct sync_dirty *s, int error);
+
+/* One segment of the range after the other: r->done is the address that is next. */
+static void advance_msync(struct request *r)
+{
+	const struct pgc_msync *m = &r->msg.msync;
+	struct msync_next next = { 0 };
+
+	if (r->handle)
+		(void)file_range_set_walk(&r->handle->space->maps, (struct range){ r->done, m->addr + m->len }, msync_segment, &next);
+	if (!next.found) {
+		/* Nothing of it is mapped here, so nothing was promised: the client's table is older than the kernel's. */
+		if (r->done == m->addr && r->handle)
+			request_end(r, -ENOMEM);
+		else
+			sync_store(r, true);
+		return;
+	}
+	r->done = next.r.end;
+	sync_dirty_range(&r->sync, r->file, next.off / PAGE_SIZE_, page_up(next.off + (next.r.end - next.r.start)), msync_written);
+}
+
+static void msync_written(struct sync_dirty *s, int error)
+{
+	struct request *r = container_of(s, struct request, sync);
+
+	if (error)
+		synced(r, error);
+	else
+		advance_msync(r);
+}
+
+static void msync_async_written(struct sync_dirty *s, int error) { free(s); }
+
+/* MS_ASYNC: the write-out is started, and an error is a later fsync's. */
+static int msync_start_segment(void *arg, struct range r, uint64_t off, uint64_t attr)
+{
+	struct request *req = arg;
+	struct sync_dirty *s;
+
+	if (!(attr & SEG_SHARED))
+		return 0;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return -ENOMEM;
+	sync_dirty_range(s, req->file, off / PAGE_SIZE_, page_up(off + (r.end - r.start)), msync_async_written);
+	return 0;
+}
+
+/* --- WRITE, TRUNCATE, FALLOCATE --- */
+
+static void file_op_done(struct file_op *op, int error)
+{
+	struct request *r = container_of(op, struct request, file_op);
+
+	r->reply.write_reply.len = op->kind == FILE_OP_WRITE ? op->moved : 0;
+	r->reply.write_reply.off = op->kind == FILE_OP_WRITE ? op->off : 0;
+	r->reply.write_reply.size = r->file->size;
+	/* A part that was written is a short write; the next one says why. An append is whole or reported. */
+	request_end(r, op->kind == FILE_OP_WRITE && op->moved > 0 && !op->append ? 0 : error);
+}
+
+/* A client's memory: a memfd that cannot shrink, so that it is there while the daemon reads it. */
+static int map_sealed(int fd, uint64_t at_least, void **ret, size_t *ret_len)
+{
+	int seals = fcntl(fd, F_GET_SEALS);
+	struct stat st;
+	void *p;
+
+	if (seals < 0 || !(seals & F_SEAL_SHRINK))
+		return -EINVAL;
+	if (fstat(fd, &st) < 0 || st.st_size <= 0 || (uint64_t)st.st_size < at_least)
+		return -EINVAL;
+	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED)
+		return -errno;
+	*ret = p;
+	*ret_len = (size_t)st.st_size;
+	return 0;
+}
+
+static int begin_write(struct request *r, int fd)
+{
+	const struct pgc_write *m = &r->msg.write;
+	struct handle *h = r->handle;
+
+	r->file_op = (struct file_op){
+		.kind = FILE_OP_WRITE, .append = m->flags & PGC_WRITE_APPEND, .off = m->off, .len = m->len,
+		.cgroup = h->space->cgroup, .done = file_op_done,
+	};
+	if (m->flags & PGC_WRITE_DATAFD) {
+		int e = m->pos > UINT64_MAX - m->len ? -EINVAL : map_sealed(fd, m->pos + m->len, &r->data, &r->data_len);
+
+		if (e < 0)
+			return e;
+		r->file_op.src = (char *)r->data + m->pos;
+	} else {
+		r->xfer = h->xfer;
+		r->xfer->refs++;
+		r->file_op.src = h->xfer->mem + m->pos;
+	}
+	ops_queue(r->file, &r->file_op);
+	return 0;
+}
+
+/* --- STAT, advice, keep --- */
+
+static void stat_done(struct store_op *op, ssize_t result)
+{
+	struct request *r = container_of(op, struct request, store_op);
+	const struct store_stat *st = &r->stat;
+
+	r->reply.stat_reply = (struct pgc_stat_reply){
+		.dev = st->dev, .ino = st->ino, .size = r->file->size, .blocks = st->blocks, .rdev = st->rdev,
+		.mode = st->mode, .nlink = st->nlink, .uid = st->uid, .gid = st->gid, .blksize = st->blksize,
+		.atime_s = st->atime.tv_sec, .mtime_s = st->mtime.tv_sec, .ctime_s = st->ctime.tv_sec,
+		.atime_ns = (uint32_t)st->atime.tv_nsec, .mtime_ns = (uint32_t)st->mtime.tv_nsec,
+		.ctime_ns = (uint32_t)st->ctime.tv_nsec,
+	};
+	if (result < 0)
+		memset(&r->reply.stat_reply, 0, sizeof(r->reply.stat_reply));
+	request_end(r, (int)result);
+}
+
+static void willneed(struct request *r, uint64_t off, uint64_t len)
+{
+	uint64_t first = off / PAGE_SIZE_, last = page_up(MIN(off + len, r->file->size));
+
+	if (first < last)
+		(void)fill_start(r->file, first, MIN(last - first, WILLNEED_MAX / PAGE_SIZE_), 0, r->handle->space->cgroup);
+}
+
+static int do_fadvise(struct request *r)
+{
+	const struct pgc_fadvise *m = &r->msg.fadvise;
+	uint64_t len = m->len ? m->len : (uint64_t)INT64_MAX - m->off;
+
+	switch (m->advice) {
+	case POSIX_FADV_NORMAL:
+	case POSIX_FADV_RANDOM:
+	case POSIX_FADV_SEQUENTIAL:
+		r->handle->space->readahead.advice = m->advice;
+		return 0;
+	case POSIX_FADV_WILLNEED:
+		willneed(r, m->off, len);
+		return 0;
+	case POSIX_FADV_DONTNEED:
+		/* As in Linux: pages that somebody has mapped stay. Dirty ones are written, and stay this time. */
+		writeback_background(r->file);
+		(void)file_drop_clean(r->file, page_up(m->off), m->len ? (m->off + m->len) / PAGE_SIZE_ : ~0ull, true);
+		return 0;
+	case POSIX_FADV_NOREUSE:
+		return 0;
+	default:
+		return -EINVAL;
+	}
+}
+
+static int madvise_segment(void *arg, struct range seg, uint64_t off, uint64_t attr)
+{
+	willneed(arg, off, seg.end - seg.start);
+	return 0;
+}
+
+static int do_madvise(struct request *r)
+{
+	const struct pgc_madvise *m = &r->msg.madvise;
+	struct space *s = r->handle->space;
+
+	switch (m->advice) {
+	case MADV_NORMAL:
+		s->readahead.advice = POSIX_FADV_NORMAL;
+		return 0;
+	case MADV_RANDOM:
+		s->readahead.advice = POSIX_FADV_RANDOM;
+		return 0;
+	case MADV_SEQUENTIAL:
+		s->readahead.advice = POSIX_FADV_SEQUENTIAL;
+		return 0;
+	case MADV_WILLNEED:
+		return file_range_set_walk(&s->maps, (struct range){ m->addr, m->addr + m->len }, madvise_segment, r);
+	default:
+		return -EINVAL;
+	}
+}
+
+/* What may be kept by all handles of one file: kept pages cannot be reclaimed. */
+static int do_keep(struct request *r)
+{
+	const struct pgc_keep *m = &r->msg.keep;
+	struct file *f = r->file;
+	struct range range = { align_down(m->off, PAGE_SIZE_), align_up(m->off + m->len, PAGE_SIZE_) };
+	uint64_t len = range.end - range.start;
+	int e;
+
+	if (m->on) {
+		if (len > f->worker->budget->max / 8 * PAGE_SIZE_ ||
+		    f->kept_bytes + len > f->worker->budget->max / 8 * PAGE_SIZE_)
+			return -EDQUOT;
+		e = dirty_set_mark_dirty(&f->kept, range, true);
+		if (e == 0)
+			f->kept_bytes += len;
+	} else {
+		e = dirty_set_forget(&f->kept, range);
+		if (e == 0)
+			f->kept_bytes -= MIN(f->kept_bytes, len);
+		if (e == 0 && f->kept.map.n == 0)
+			f->kept_bytes = 0;
+	}
+	if (e < 0)
+		return e;
+	for (uint64_t index = range.start >> BLOCK_SHIFT;;) {
+		struct block *b = block_tree_next(&f->blocks, index, false);
+		uint64_t pages;
+
+		if (!b || block_first(b) * PAGE_SIZE_ >= range.end)
+			break;
+		pages = block_mask(b, range.start / PAGE_SIZE_, range.end / PAGE_SIZE_) & b->e->resident;
+		if (m->on)
+			block_set_dirty(b, pages & ~b->e->writeback);
+		block_set_keep(b, pages, m->on);
+		index = b->e->index + 1;
+	}
+	return 0;
+}
+
+/* --- checks and dispatch --- */
+
+static void advance(struct task *t)
+{
+	struct request *r = container_of(t, struct request, task);
+
+	switch (r->msg.type) {
+	case PGC_MSG_READ:
+		advance_read(r);
+		break;
+	case PGC_MSG_POPULATE:
+		advance_populate(r);
+		break;
+	default:
+		assert(0);
+	}
+}
+
+static bool range_fits(uint64_t off, uint64_t len) { return off <= INT64_MAX && len <= (uint64_t)INT64_MAX - off; }
+static bool pages_fit(uint64_t addr, uint64_t len) { return is_aligned(addr | len, PAGE_SIZE_) && len > 0 && range_fits(addr, len); }
+
+#define BODY(type) (sizeof(struct type))
+
+/* How much of the body each request uses, how many descriptors it brings, and what its fields must be. */
+static const char *check(const struct handle *h, const struct pgc_msg *m, unsigned n_fds)
+{
+	size_t used;
+	bool ok = true;
+
+	switch (m->type) {
+	case PGC_MSG_CLOSE:
+	case PGC_MSG_STAT:
+	case PGC_MSG_XFER:
+		used = 0;
+		break;
+	case PGC_MSG_MAP:
+		used = BODY(pgc_map);
+		ok = (m->map.flags & ~PGC_MAP_SHARED) == 0;
+		break;
+	case PGC_MSG_POPULATE:
+		used = BODY(pgc_populate);
+		ok = pages_fit(m->populate.addr, m->populate.len) && m->populate.write <= 1 && m->populate.pad == 0;
+		break;
+	case PGC_MSG_READ:
+		used = BODY(pgc_read);
+		ok = range_fits(m->read.off, m->read.len) && m->read.len <= PGC_READ_MAX;
+		break;
+	case PGC_MSG_WRITE:
+		used = BODY(pgc_write);
+		ok = (m->write.flags & ~(PGC_WRITE_APPEND | PGC_WRITE_DATAFD)) == 0 && m->write.pad == 0;
+		if (ok && !(m->write.flags & PGC_WRITE_DATAFD))
+			ok = h->xfer && m->write.len <= PGC_WRITE_MAX && m->write.pos <= PGC_XFER_SIZE - m->write.len;
+		break;
+	case PGC_MSG_SYNC:
+		used = BODY(pgc_sync);
+		ok = (m->sync.flags & ~PGC_SYNC_DATA) == 0 && m->sync.pad == 0;
+		break;
+	case PGC_MSG_MSYNC:
+		used = BODY(pgc_msync);
+		ok = pages_fit(m->msync.addr, m->msync.len) && (m->msync.flags & ~PGC_MSYNC_ASYNC) == 0 && m->msync.pad == 0;
+		break;
+	case PGC_MSG_TRUNCATE:
+		used = BODY(pgc_truncate);
+		break;
+	case PGC_MSG_FALLOCATE:
+		used = BODY(pgc_fallocate);
+		ok = m->fallocate.pad == 0;
+		break;
+	case PGC_MSG_FADVISE:
+		used = BODY(pgc_fadvise);
+		ok = range_fits(m->fadvise.off, m->fadvise.len) && m->fadvise.pad == 0;
+		break;
+	case PGC_MSG_MADVISE:
+		used = BODY(pgc_madvise);
+		ok = pages_fit(m->madvise.addr, m->madvise.len) && m->madvise.pad == 0;
+		break;
+	case PGC_MSG_KEEP:
+		used = BODY(pgc_keep);
+		ok = range_fits(m->keep.off, m->keep.len) && m->keep.len > 0 && m->keep.len <= INT64_MAX - PAGE_SIZE_ - m->keep.off &&
+		     m->keep.on <= 1 && m->keep.pad == 0;
+		break;
+	default:
+		return "an unknown or misplaced request";
+	}
+	if (m->status != 0 || !conn_body_is_clean(m, used))
+		return "reserved bytes that are set";
+	if (!ok)
+		return "a field out of its range";
+	if (n_fds != (m->type == PGC_MSG_XFER || (m->type == PGC_MSG_WRITE && (m->write.flags & PGC_WRITE_DATAFD)) ? 1u : 0u))
+		return "a wrong number of descriptors";
+	if (h->closing && m->type != PGC_MSG_MSYNC)
+		return "a request on a closed handle";
+	return NULL;
+}
+
+/* Starts it. 0 or an error: it is answered at once; 1: it ends by itself. */
+static int begin(struct request *r, int fd)
+{
+	struct handle *h = r->handle;
+	struct file *f = r->file;
+	const struct pgc_msg *m = &r->msg;
+	int e;
+
+	switch (m->type) {
+	case PGC_MSG_CLOSE:
+		h->closing = true;
+		if (h->space->maps.map.n == 0)
+			worker_queue(h->worker, &h->ending);
+		return 0;
+	case PGC_MSG_MAP:
+		if (!h->readable)
+			return -EACCES;
+		fault_drain_events(h->space);
+		return space_map(h->space, m->map.addr, m->map.len, m->map.off, m->map.flags & PGC_MAP_SHARED);
+	case PGC_MSG_READ:
+		if (!h->readable)
+			return -EBADF;
+		f->worker->stats->reads++;
+		worker_queue(f->worker, &r->task);
+		return 1;
+	case PGC_MSG_POPULATE:
+		if (!h->readable)
+			return -EACCES;
+		worker_queue(f->worker, &r->task);
+		return 1;
+	case PGC_MSG_XFER:
+		if (h->xfer)
+			return -EEXIST;
+		e = map_sealed(fd, PGC_XFER_SIZE, &r->data, &r->data_len);
+		if (e == 0 && r->data_len != PGC_XFER_SIZE)
+			return -EINVAL;
+		if (e < 0)
+			return e;
+		h->xfer = calloc(1, sizeof(*h->xfer));
+		if (!h->xfer)
+			return -ENOMEM;
+		*h->xfer = (struct xfer){ TAKE_PTR(r->data), 1 };
+		return 0;
+	case PGC_MSG_WRITE:
+		if (!h->writable)
+			return -EBADF;
+		f->worker->stats->writes++;
+		e = begin_write(r, fd);
+		return e < 0 ? e : 1;
+	case PGC_MSG_SYNC:
+		f->worker->stats->syncs++;
+		sync_dirty_all(&r->sync, f, sync_written);
+		return 1;
+	case PGC_MSG_MSYNC:
+		f->worker->stats->syncs++;
+		fault_drain_events(h->space);
+		if (m->msync.flags & PGC_MSYNC_ASYNC)
+			return file_range_set_walk(&h->space->maps, (struct range){ m->msync.addr, m->msync.addr + m->msync.len },
+						   msync_start_segment, r);
+		r->done = m->msync.addr;
+		advance_msync(r);
+		return 1;
+	case PGC_MSG_TRUNCATE:
+		if (!h->writable)
+			return -EINVAL;
+		r->file_op = (struct file_op){ .kind = FILE_OP_TRUNCATE, .off = m->truncate.size, .done = file_op_done };
+		ops_queue(f, &r->file_op);
+		return 1;
+	case PGC_MSG_FALLOCATE:
+		if (!h->writable)
+			return -EBADF;
+		r->file_op = (struct file_op){
+			.kind = FILE_OP_FALLOCATE, .off = m->fallocate.off, .len = m->fallocate.len, .mode = m->fallocate.mode,
+			.done = file_op_done,
+		};
+		ops_queue(f, &r->file_op);
+		return 1;
+	case PGC_MSG_STAT:
+		r->store_op.done = stat_done;
+		f->store->ops->stat(f->store, &r->store_op, &r->stat);
+		return 1;
+	case PGC_MSG_FADVISE:
+		return h->readable ? do_fadvise(r) : 0;
+	case PGC_MSG_MADVISE:
+		return do_madvise(r);
+	case PGC_MSG_KEEP:
+		return h->writable ? do_keep(r) : -EBADF;
+	default:
+		assert(0);
+		return -EINVAL;
+	}
+}
+
+const char *request_begin(struct handle *h, const struct pgc_msg *msg, int *fds, unsigned n_fds)
+{
+	_cleanup_close_ int fd = n_fds > 0 ? fds[0] : -1;
+	const char *wrong = check(h, msg, n_fds);
+	struct request *r;
+	int e;
+
+	for (unsigned i = 1; i < n_fds; i++)
+		close(fds[i]);
+	if (wrong)
+		return wrong;
+	r = calloc(1, sizeof(*r));
+	if (!r)
+		return "out of memory";
+	r->handle = h;
+	r->file = h->file;
+	r->msg = *msg;
+	conn_reply_init(&r->reply, msg, 0);
+	list_init(&r->task.link);
+	r->task.run = advance;
+	waiter_init(&r->waiter, request_ready);
+	list_init(&r->parked.link);
+	r->parked.resume = request_resume;
+	list_append(&h->requests, &r->link);
+	h->n_requests++;
+	h->file->requests++;
+	e = begin(r, fd);
+	if (e <= 0)
+		request_end(r, e);
+	return NULL;
+}

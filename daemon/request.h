@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A client's requests on its handle. Runs on the worker. */
+#pragma once
+
+#include "daemon/handle.h"
+
+/* Takes one message with its descriptors, which are closed or kept. NULL, or what is wrong with it: the connection has to end. */
+const char *request_begin(struct handle *h, const struct pgc_msg *msg, int *fds, unsigned n_fds);
+/* The handle ends: what waits is forgotten, what runs ends without a reply. */
+void request_abandon_all(struct handle *h);

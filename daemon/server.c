@@ -1,0 +1,619 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The main thread's connections: accept, HELLO, and OPEN or CLONE, which are checked here as far as they name
+ * descriptors and then handed to the worker that owns the file. Connections and handles are counted by user.
+ * May call control, handle (its open_job), and everything below.
+ */
+#include "daemon/server.h"
+
+#include <assert.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
+
+#include "daemon/conn.h"
+#include "daemon/log.h"
+#include "daemon/proc_fd.h"
+
+#define ACCEPTS_PER_ROUND 64
+
+/* --- counting --- */
+
+static struct user_count *user_of(struct server *s, uid_t uid)
+{
+	struct user_count *users;
+
+	for (size_t i = 0; i < s->n_users; i++)
+		if (s->users[i].uid == uid)
+			return &s->users[i];
+	for (size_t i = 0; i < s->n_users; i++)
+		if (s->users[i].handles == 0 && s->users[i].conns == 0) {
+			s->users[i].uid = uid;
+			return &s->users[i];
+		}
+	users = reallocarray(s->users, s->n_users + 1, sizeof(*users));
+	if (!users)
+		return NULL;
+	s->users = users;
+	users[s->n_users] = (struct user_count){ .uid = uid };
+	return &users[s->n_users++];
+}
+
+static bool unlimited(uid_t uid) { return uid == 0 || uid == geteuid(); }
+
+struct count_message {
+	struct ring_op op;
+	struct server *server;
+	uid_t uid;
+	uint32_t cgroup_slot;
+	int delta;
+};
+
+static void count_handles(struct server *s, uid_t uid, uint32_t cgroup_slot, int delta)
+{
+	struct user_count *u = user_of(s, uid);
+
+	if (u)
+		u->handles = (unsigned)((int)u->handles + delta);
+	if (delta > 0)
+		(void)cgroup_table_take(&s->cgroups, cgroup_table_id(&s->cgroups, cgroup_slot));
+	else
+		cgroup_table_put(&s->cgroups, cgroup_slot);
+	s->n_clients = (unsigned)((int)s->n_clients + delta);
+}
+
+static void count_arrived(struct ring_op *op, int res, uint32_t cflags)
+{
+	struct count_message *m = container_of(op, struct count_message, op);
+
+	count_handles(m->server, m->uid, m->cgroup_slot, m->delta);
+	free(m);
+}
+
+/* On a worker. */
+static void post_count(struct worker *w, uid_t uid, uint32_t cgroup_slot, int delta)
+{
+	struct count_message *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		return; /* a count stays too high */
+	*m = (struct count_message){ { count_arrived }, w->server, uid, cgroup_slot, delta };
+	if (ring_post(&w->ring, w->main_ring, &m->op, 0) < 0)
+		free(m);
+}
+
+unsigned server_handles(const struct server *s) { return s->n_clients; }
+
+bool conn_privileged(const struct conn *c) { return unlimited(c->uid); }
+
+/* --- connections --- */
+
+static void conn_free(struct conn *c)
+{
+	struct server *s = c->server;
+	struct user_count *u = user_of(s, c->uid);
+
+	if (u && u->conns > 0)
+		u->conns--;
+	if (c->control)
+		control_abandon(c);
+	if (c->job)
+		open_job_free(c->job);
+	if (c->sock >= 0)
+		close(c->sock);
+	list_remove(&c->link);
+	s->n_conns--;
+	free(c);
+}
+
+void conn_end(struct conn *c, const char *reason)
+{
+	if (reason)
+		log_at(LOG_LEVEL_WARNING, NULL, c->pid, "connection ended: %s", reason);
+	conn_free(c);
+}
+
+static int reply_error(struct conn *c, const struct pgc_msg *msg, int error)
+{
+	struct pgc_msg reply;
+
+	conn_reply_init(&reply, msg, error);
+	return conn_send(c->sock, &reply, NULL, 0);
+}
+
+static const char *hello(struct conn *c, const struct pgc_msg *msg, unsigned n_fds)
+{
+	const struct pgc_hello *h = &msg->hello;
+	struct server *s = c->server;
+	struct pgc_msg reply;
+	int fds[1] = { s->caps.device };
+	bool give;
+
+	if (n_fds != 0 || !conn_body_is_clean(msg, sizeof(*h)) || h->pad || msg->status)
+		return "a malformed HELLO";
+	if (h->magic != PGC_WIRE_MAGIC)
+		return "a HELLO that is not ours";
+	if (h->version != PGC_WIRE_VERSION) {
+		(void)reply_error(c, msg, -EPROTO);
+		return "a version of the protocol that this daemon does not speak";
+	}
+	if (h->role != PGC_ROLE_CLIENT && h->role != PGC_ROLE_CONTROL)
+		return "a HELLO with an unknown role";
+	give = h->role == PGC_ROLE_CLIENT && (h->features & PGC_FEATURE_KERNEL_FAULTS) && s->caps.device >= 0;
+	c->role = h->role;
+	c->features = give ? PGC_FEATURE_KERNEL_FAULTS : 0;
+	conn_reply_init(&reply, msg, 0);
+	reply.hello_reply = (struct pgc_hello_reply){
+		.magic = PGC_WIRE_MAGIC, .version = PGC_WIRE_VERSION, .features = c->features,
+		.memory_max = s->config->memory_max,
+	};
+	snprintf(reply.hello_reply.daemon_version, sizeof(reply.hello_reply.daemon_version), "%s", PGC_VERSION);
+	if (conn_send(c->sock, &reply, fds, give ? 1 : 0) < 0)
+		return "its HELLO cannot be answered";
+	return NULL;
+}
+
+/* --- OPEN and CLONE --- */
+
+/* Hands the connection to the file's worker; the conn is done. */
+static void hand_over(struct conn *c)
+{
+	struct server *s = c->server;
+	struct open_job *job = TAKE_PTR(c->job);
+	uint64_t cgroup = 0;
+
+	job->pid = c->pid;
+	job->uid = c->uid;
+	job->sock = take_fd(&c->sock);
+	job->kernel_faults = c->features & PGC_FEATURE_KERNEL_FAULTS;
+	if (cgroup_of_pid(c->pid, &cgroup) < 0)
+		cgroup = 0;
+	job->cgroup_slot = cgroup_table_take(&s->cgroups, cgroup);
+	job->cgroup = &s->state.cgroups[job->cgroup_slot];
+	{
+		struct user_count *u = user_of(s, c->uid);
+
+		if (u)
+			u->handles++;
+		s->n_clients++;
+	}
+	job->worker = &s->workers[worker_index(s->n_workers, job->dev, job->ino)];
+	conn_free(c);
+	if (ring_post(&s->ring, &job->worker->ring, &job->op, 0) < 0) {
+		count_handles(s, job->uid, job->cgroup_slot, -1);
+		open_job_free(job);
+	}
+}
+
+/* On the worker. */
+static void open_posted(struct ring_op *op, int res, uint32_t cflags)
+{
+	handle_open(container_of(op, struct open_job, op));
+}
+
+/* An OPEN that cannot be: the client is told and may try again. */
+static void refuse(struct conn *c, int error)
+{
+	int r = reply_error(c, &c->job->msg, error);
+
+	open_job_free(TAKE_PTR(c->job));
+	if (r < 0)
+		conn_end(c, "it does not read its replies");
+	else
+		conn_watch(c, false);
+}
+
+static int may(int fd, uint32_t flags)
+{
+	int have = fcntl(fd, F_GETFL);
+
+	if (have < 0 || (have & O_PATH))
+		return -EBADF;
+	if (have & O_APPEND)
+		return -EINVAL; /* every write would go to the end */
+	if (flags != O_WRONLY && (have & O_ACCMODE) == O_WRONLY)
+		return -EACCES;
+	if (flags != O_RDONLY && (have & O_ACCMODE) == O_RDONLY)
+		return -EACCES;
+	return 0;
+}
+
+static void stat_done(struct ring_op *op, int res, uint32_t cflags);
+
+static void start_stat(struct conn *c, int fd)
+{
+	struct io_uring_sqe *sqe = ring_sqe(&c->server->ring, &c->op);
+
+	c->op.done = stat_done;
+	io_uring_prep_statx(sqe, fd, "", AT_EMPTY_PATH | AT_STATX_SYNC_AS_STAT, STATX_BASIC_STATS | STATX_DIOALIGN, &c->statx);
+}
+
+/* What kind of file it is, and who. */
+static int identify(const struct statx *st, uint64_t *ret_dev, uint64_t *ret_ino)
+{
+	if (S_ISDIR(st->stx_mode))
+		return -EISDIR;
+	if (S_ISREG(st->stx_mode)) {
+		*ret_dev = makedev(st->stx_dev_major, st->stx_dev_minor);
+		*ret_ino = st->stx_ino;
+		return 0;
+	}
+	if (S_ISBLK(st->stx_mode)) {
+		*ret_dev = 1ull << 63;
+		*ret_ino = makedev(st->stx_rdev_major, st->stx_rdev_minor);
+		return 0;
+	}
+	return -EINVAL;
+}
+
+static void stat_done(struct ring_op *op, int res, uint32_t cflags)
+{
+	struct conn *c = container_of(op, struct conn, op);
+	struct open_job *job = c->job;
+	uint64_t dev = 0, ino = 0;
+	int r = res;
+
+	if (r == 0)
+		r = identify(&c->statx, &dev, &ino);
+	if (r == 0 && c->second && (dev != job->dev || ino != job->ino))
+		r = -EINVAL; /* two files: whose bytes would be cached? */
+	if (r < 0) {
+		refuse(c, r);
+		return;
+	}
+	job->dev = dev;
+	job->ino = ino;
+	if (job->direct >= 0 && !c->second) {
+		c->second = true;
+		start_stat(c, job->direct);
+		return;
+	}
+	if (c->second)
+		job->dio_align = (c->statx.stx_mask & STATX_DIOALIGN) ? MAX(c->statx.stx_dio_mem_align, c->statx.stx_dio_offset_align) : 0;
+	hand_over(c);
+}
+
+static int open_uri(struct conn *c)
+{
+	struct open_job *job = c->job;
+	const char *uri = job->msg.open.uri;
+
+	if (strncmp(uri, "mem:", 4) != 0 || !c->server->config->test_stores)
+		return -EPROTONOSUPPORT;
+	if (snprintf(job->name, sizeof(job->name), "%s", uri) >= (int)sizeof(job->name))
+		return -ENAMETOOLONG;
+	return mem_store_identity(uri, &job->dev, &job->ino);
+}
+
+/* Checks an OPEN. 0: it goes on; an error is told to the client. *ret_wrong: the message is malformed. */
+static int begin_open(struct conn *c, unsigned n_fds, const char **ret_wrong)
+{
+	const struct pgc_open *o = &c->job->msg.open;
+	struct open_job *job = c->job;
+	bool uri = o->uri[0];
+	int r;
+
+	if (!conn_body_is_clean(&job->msg, sizeof(*o)) || o->has_direct > 1 || (o->flags & ~O_ACCMODE) || o->flags == O_ACCMODE ||
+	    !memchr(o->uri, 0, sizeof(o->uri)) || (uri && o->has_direct)) {
+		*ret_wrong = "a malformed OPEN";
+		return 0;
+	}
+	if (n_fds != (uri ? 1u : 2u + o->has_direct)) {
+		*ret_wrong = "an OPEN with a wrong number of descriptors";
+		return 0;
+	}
+	job->readable = o->flags != O_WRONLY;
+	job->writable = o->flags != O_RDONLY;
+	if (uri) {
+		r = open_uri(c);
+		if (r == 0)
+			hand_over(c);
+		return r;
+	}
+	r = may(job->buffered, o->flags);
+	if (r == 0 && job->direct >= 0)
+		r = may(job->direct, o->flags);
+	if (r < 0)
+		return r;
+	proc_fd_name(job->buffered, job->name, sizeof(job->name));
+	c->second = false;
+	start_stat(c, job->buffered);
+	return 0;
+}
+
+static int begin_clone(struct conn *c, unsigned n_fds, const char **ret_wrong)
+{
+	const struct pgc_clone *m = &c->job->msg.clone;
+	struct open_job *job = c->job;
+	int r;
+
+	if (!conn_body_is_clean(&job->msg, sizeof(*m)) || m->pad || (m->flags & ~O_ACCMODE) || m->flags == O_ACCMODE) {
+		*ret_wrong = "a malformed CLONE";
+		return 0;
+	}
+	if (n_fds != 2) {
+		*ret_wrong = "a CLONE with a wrong number of descriptors";
+		return 0;
+	}
+	job->memfd = take_fd(&job->buffered);
+	r = may(job->memfd, m->flags);
+	if (r < 0)
+		return r;
+	if (fcntl(job->memfd, F_GET_SEALS) < 0)
+		return -EINVAL; /* not a memory file; its fstat on a worker might block */
+	job->readable = m->flags != O_WRONLY;
+	job->writable = m->flags != O_RDONLY;
+	job->dev = m->file_dev;
+	job->ino = m->file_ino;
+	hand_over(c);
+	return 0;
+}
+
+static const char *begin_handle(struct conn *c, const struct pgc_msg *msg, int *fds, unsigned n_fds)
+{
+	struct user_count *u = user_of(c->server, c->uid);
+	struct open_job *job = calloc(1, sizeof(*job));
+	const char *wrong = NULL;
+	int r;
+
+	if (!job)
+		return "out of memory";
+	job->msg = *msg;
+	job->op.done = open_posted;
+	job->sock = job->memfd = -1;
+	job->uffd = take_fd(&fds[0]);
+	job->buffered = take_fd(&fds[1]);
+	job->direct = take_fd(&fds[2]);
+	c->job = job;
+	if (msg->status)
+		return "reserved bytes that are set";
+	if (!unlimited(c->uid) && (!u || u->handles >= c->server->config->max_handles)) {
+		refuse(c, -EMFILE);
+		return NULL;
+	}
+	r = msg->type == PGC_MSG_OPEN ? begin_open(c, n_fds, &wrong) : begin_clone(c, n_fds, &wrong);
+	if (wrong)
+		return wrong;
+	if (r < 0)
+		refuse(c, r);
+	return NULL;
+}
+
+/* --- messages --- */
+
+static void conn_message(struct conn *c)
+{
+	int fds[PGC_FDS_MAX] = { -1, -1, -1 }, r;
+	const char *reason = NULL;
+	unsigned n_fds = 0;
+	struct pgc_msg msg;
+
+	r = conn_receive(c->sock, &msg, fds, &n_fds, &reason);
+	if (r == -EAGAIN) {
+		conn_watch(c, false);
+		return;
+	}
+	if (r <= 0) {
+		conn_end(c, r == -EPROTO ? reason : NULL);
+		return;
+	}
+	if (c->role == 0) {
+		reason = msg.type == PGC_MSG_HELLO ? hello(c, &msg, n_fds) : "a message before HELLO";
+		if (!reason)
+			conn_watch(c, false);
+	} else if (c->role == PGC_ROLE_CONTROL) {
+		reason = control_begin(c, &msg, n_fds);
+	} else if (msg.type == PGC_MSG_OPEN || msg.type == PGC_MSG_CLONE) {
+		reason = begin_handle(c, &msg, fds, n_fds);
+	} else {
+		reason = "a request without a handle";
+	}
+	for (int i = 0; i < PGC_FDS_MAX; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	if (reason)
+		conn_end(c, reason);
+}
+
+static void conn_ready(struct ring_op *op, int res, uint32_t cflags)
+{
+	struct conn *c = container_of(op, struct conn, op);
+
+	if (res < 0)
+		conn_end(c, NULL);
+	else if (c->control || c->request.type)
+		control_continue(c);
+	else
+		conn_message(c);
+}
+
+void conn_watch(struct conn *c, bool for_writing)
+{
+	c->op.done = conn_ready;
+	io_uring_prep_poll_add(ring_sqe(&c->server->ring, &c->op), c->sock, for_writing ? POLLOUT : POLLIN);
+}
+
+static void add_conn(struct server *s, int sock)
+{
+	struct ucred cred = { 0 };
+	socklen_t len = sizeof(cred);
+	struct user_count *u;
+	struct conn *c;
+
+	if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0) {
+		close(sock);
+		return;
+	}
+	u = user_of(s, cred.uid);
+	if (!u || s->n_conns >= SERVER_CONNS_MAX || (!unlimited(cred.uid) && u->conns >= SERVER_CONNS_USER_MAX)) {
+		log_at(LOG_LEVEL_WARNING, NULL, cred.pid, "connection refused: too many that have opened nothing");
+		close(sock);
+		return;
+	}
+	c = calloc(1, sizeof(*c));
+	if (!c) {
+		close(sock);
+		return;
+	}
+	*c = (struct conn){ .server = s, .sock = sock, .pid = cred.pid, .uid = cred.uid, .since = now_ns() };
+	u->conns++;
+	s->n_conns++;
+	list_append(&s->conns, &c->link);
+	ring_timer_arm(&s->ring, &s->idle_timer, SERVER_HELLO_NS);
+	conn_watch(c, false);
+}
+
+static void accept_ready(struct ring_op *op, int res, uint32_t cflags)
+{
+	struct server *s = container_of(op, struct server, accept_poll);
+
+	if (s->listen_fd < 0)
+		return;
+	for (int i = 0; i < ACCEPTS_PER_ROUND && res >= 0; i++) {
+		int sock = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (sock < 0) {
+			if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
+				log_warning("a connection cannot be accepted: %m");
+			break;
+		}
+		add_conn(s, sock);
+	}
+	server_watch(s);
+}
+
+/* Connections that say nothing do not stay. */
+static void idle_expired(struct ring_timer *t)
+{
+	struct server *s = container_of(t, struct server, idle_timer);
+	uint64_t now = now_ns();
+	bool more = false;
+	struct conn *c;
+
+	list_for_each(c, &s->conns, link) {
+		if (c->role == PGC_ROLE_CONTROL || c->job)
+			continue;
+		if (now - c->since >= SERVER_HELLO_NS)
+			ring_cancel(&s->ring, &c->op); /* its poll ends, and the connection with it */
+		else
+			more = true;
+	}
+	if (more)
+		ring_timer_arm(&s->ring, t, SERVER_HELLO_NS);
+}
+
+void server_watch(struct server *s)
+{
+	s->accept_poll.done = accept_ready;
+	io_uring_prep_poll_add(ring_sqe(&s->ring, &s->accept_poll), s->listen_fd, POLLIN);
+}
+
+/* --- the listening socket --- */
+
+static int make_parent(const char *path)
+{
+	char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	char *slash;
+
+	snprintf(dir, sizeof(dir), "%s", path);
+	slash = strrchr(dir, '/');
+	if (!slash || slash == dir)
+		return 0;
+	*slash = 0;
+	return mkdir(dir, 0755) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+static int lock_socket(struct server *s, const char *path)
+{
+	char lock[sizeof(((struct sockaddr_un *)0)->sun_path) + 8];
+
+	snprintf(lock, sizeof(lock), "%s.lock", path);
+	s->lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (s->lock_fd < 0)
+		return -errno;
+	return flock(s->lock_fd, LOCK_EX | LOCK_NB) < 0 ? (errno == EWOULDBLOCK ? -EADDRINUSE : -errno) : 0;
+}
+
+int server_listen(struct server *s, int listen_fd)
+{
+	const char *path = s->config->socket;
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	_cleanup_close_ int fd = -1;
+	int r;
+
+	list_init(&s->conns);
+	ring_timer_init(&s->idle_timer, idle_expired);
+	handle_count_hook = post_count;
+	s->lock_fd = s->listen_fd = -1;
+	if (listen_fd >= 0) {
+		s->listen_fd = listen_fd;
+		s->socket_passed = true;
+		return fcntl(listen_fd, F_SETFL, fcntl(listen_fd, F_GETFL) | O_NONBLOCK) < 0 ? -errno : 0;
+	}
+	if (strlen(path) >= sizeof(addr.sun_path))
+		return -ENAMETOOLONG;
+	strcpy(addr.sun_path, path);
+	r = make_parent(path);
+	if (r == 0)
+		r = lock_socket(s, path);
+	if (r < 0)
+		return r;
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	/* Someone else's daemon without our lock (a socket from the service manager) may be there: ask. */
+	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0)
+		return -EADDRINUSE;
+	if (errno == ECONNREFUSED)
+		(void)unlink(path);
+	close(fd);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
+		return -errno;
+	if (chmod(path, s->config->socket_mode) < 0 || listen(fd, 1024) < 0) {
+		r = -errno;
+		(void)unlink(path);
+		return r;
+	}
+	s->listen_fd = take_fd(&fd);
+	return 0;
+}
+
+void server_stop(struct server *s)
+{
+	struct conn *c;
+
+	if (s->listen_fd >= 0)
+		ring_cancel(&s->ring, &s->accept_poll);
+	list_for_each(c, &s->conns, link)
+		if (!c->control && !c->job)
+			ring_cancel(&s->ring, &c->op);
+	server_unlisten(s);
+}
+
+void server_unlisten(struct server *s)
+{
+	char lock[sizeof(((struct sockaddr_un *)0)->sun_path) + 8];
+
+	if (s->listen_fd >= 0) {
+		if (!s->socket_passed)
+			(void)unlink(s->config->socket);
+		close(s->listen_fd);
+		s->listen_fd = -1;
+	}
+	if (s->lock_fd >= 0) {
+		snprintf(lock, sizeof(lock), "%s.lock", s->config->socket);
+		(void)unlink(lock);
+		close(s->lock_fd);
+		s->lock_fd = -1;
+	}
+}

@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Address spaces: what is mapped where, kept exact by the kernel's events, and the references that follow from it.
+ *
+ * Events can lag behind: munmap(2) lets go of the address space's lock before its event is queued, so another thread may map, and
+ * tell us of it, first. What is told later is true: the older segment goes, and the event that is still to come for
+ * that range is expected and ignored (`expect`).
+ * Runs on the file's worker. May call file and util.
+ */
+#include "daemon/space.h"
+
+#include <assert.h>
+
+#include "daemon/log.h"
+#include "daemon/writeback.h"
+
+#define ADDRESS_MAX (1ull << 56)     /* x86-64 with five levels has less; arm64 too */
+
+int space_new(struct space **ret, struct file *f, int uffd)
+{
+	struct space *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return -ENOMEM;
+	s->worker = f->worker;
+	s->file = f;
+	s->uffd = uffd;
+	list_init(&s->task.link);
+	list_init(&s->ending.link);
+	list_init(&s->rewatch.link);
+	list_init(&s->faults);
+	list_init(&s->pending);
+	list_init(&s->poisoned);
+	file_range_set_init(&s->maps);
+	list_append(&f->spaces, &s->by_file);
+	list_append(&f->worker->handles, &s->by_worker);
+	s->pins = 1; /* until space_close() */
+	s->worker->live++;
+	f->n_handles++;
+	f->e->handles = f->n_handles;
+	*ret = s;
+	return 0;
+}
+
+void space_pin(struct space *s) { s->pins++; }
+
+void space_unpin(struct space *s)
+{
+	assert(s->pins > 0);
+	if (--s->pins > 0)
+		return;
+	assert(s->closed && list_empty(&s->faults));
+	s->worker->live--;
+	free(s);
+}
+
+/* --- references --- */
+
+static void block_refs(struct file *f, struct range r, int delta)
+{
+	uint64_t from = r.start >> BLOCK_SHIFT, to = (r.end + PGC_BLOCK_SIZE - 1) >> BLOCK_SHIFT;
+
+	for (struct block *b = block_tree_next(&f->blocks, from, false); b && b->e->index < to;
+	     b = block_tree_next(&f->blocks, b->e->index + 1, false))
+		b->e->refs += (uint32_t)delta;
+}
+
+static int ref_range(struct space *s, struct range r)
+{
+	int e = frame_refs_inc(&s->file->refs, r, s->cgroup ? s->cgroup->id : 0);
+
+	if (e < 0)
+		return e;
+	block_refs(s->file, r, 1);
+	file_refs_changed(s->file);
+	return 0;
+}
+
+static void unref_range(struct space *s, struct range r)
+{
+	if (frame_refs_dec(&s->file->refs, r) < 0)
+		log_at(LOG_LEVEL_ERROR, s->file->e->name, s->pid, "references of %llu-%llu could not be given back",
+		       (unsigned long long)r.start, (unsigned long long)r.end);
+	block_refs(s->file, r, -1);
+	file_refs_changed(s->file);
+}
+
+/* The number of mappings may have changed: for the file's row, and for what the last unmap sets off. */
+static void count_segments(struct space *s, size_t before)
+{
+	struct file *f = s->file;
+
+	f->n_mappings = (unsigned)(f->n_mappings + s->maps.map.n - before);
+	f->e->mappings = f->n_mappings;
+	if (f->n_mappings == 0 && before > 0)
+		writeback_background(f);
+}
+
+static int unref_segment(void *arg, struct range r, uint64_t off, uint64_t attr)
+{
+	unref_range(arg, (struct range){ off, off + (r.end - r.start) });
+	return 0;
+}
+
+static void forget_poisoned(struct space *s, uint64_t start, uint64_t end)
+{
+	struct poisoned *p, *next;
+
+	list_for_each_safe(p, next, &s->poisoned, by_space)
+		if (p->addr >= start && p->addr < end) {
+			list_remove(&p->by_space);
+			list_remove(&p->by_file);
+			free(p);
+		}
+}
+
+static void remove_range(struct space *s, uint64_t start, uint64_t end)
+{
+	struct range r = { start, end };
+	size_t before = s->maps.map.n;
+
+	if (start >= end)
+		return;
+	/* A hole in one segment makes two of it: the room for that first, so that the removal cannot fail. */
+	if (range_map_reserve(&s->maps.map, 1) < 0) {
+		log_at(LOG_LEVEL_ERROR, s->file->e->name, s->pid, "out of memory: a mapping that is gone stays in the table");
+		return;
+	}
+	file_range_set_walk(&s->maps, r, unref_segment, s);
+	(void)file_range_set_remove(&s->maps, r);
+	forget_poisoned(s, start, end);
+	count_segments(s, before);
+}
+
+/* --- what the client and the kernel say --- */
+
+static bool expect_add(struct space *s, struct space_expect e)
+{
+	if (s->n_expect == SPACE_EXPECT_MAX)
+		return false;
+	s->expect[s->n_expect++] = e;
+	return true;
+}
+
+static void expect_remove(struct space *s, unsigned i) { s->expect[i] = s->expect[--s->n_expect]; }
+
+static int expect_segment(void *arg, struct range r, uint64_t off, uint64_t attr)
+{
+	return expect_add(arg, (struct space_expect){ .start = r.start, .end = r.end }) ? 0 : -EMFILE;
+}
+
+int space_map(struct space *s, uint64_t addr, uint64_t len, uint64_t off, bool shared)
+{
+	struct range r = { addr, addr + len };
+	size_t before;
+	int e;
+
+	if (len == 0 || !is_aligned(addr | len | off, PAGE_SIZE_))
+		return -EINVAL;
+	if (len > ADDRESS_MAX || addr > ADDRESS_MAX - len || off > (uint64_t)INT64_MAX - len)
+		return -EOVERFLOW;
+	if (shared && !s->writable)
+		return -EACCES;
+	if (s->maps.map.n >= SPACE_SEGMENTS_MAX)
+		return -EMFILE;
+	e = file_range_set_walk(&s->maps, r, expect_segment, s);
+	if (e < 0)
+		return e;
+	remove_range(s, r.start, r.end);
+	e = ref_range(s, (struct range){ off, off + len });
+	if (e < 0)
+		return e;
+	before = s->maps.map.n;
+	e = file_range_set_insert(&s->maps, r, off, shared ? SEG_SHARED : 0);
+	if (e < 0) {
+		unref_range(s, (struct range){ off, off + len });
+		return e;
+	}
+	count_segments(s, before);
+	return 0;
+}
+
+void space_unmapped(struct space *s, uint64_t start, uint64_t end)
+{
+	size_t before = s->maps.map.n;
+
+	while (start < end) {
+		uint64_t stop = end, next = end;
+
+		/* Up to the next expected range; that one is answered by this event and stays mapped. */
+		for (unsigned i = 0; i < s->n_expect; i++) {
+			struct space_expect *x = &s->expect[i];
+
+			if (x->end <= start || x->start >= stop)
+				continue;
+			stop = MAX(x->start, start);
+			next = MIN(x->end, end);
+			if (x->start <= start && next == x->end) {
+				expect_remove(s, i);
+			} else if (x->start <= start) {
+				x->start = next;
+			} else {
+				next = stop; /* come back to it from its beginning */
+			}
+			break;
+		}
+		remove_range(s, start, stop);
+		start = MAX(next, stop);
+		if (stop == end)
+			break;
+	}
+	if (before > 0 && s->maps.map.n == 0 && s->changed)
+		s->changed(s);
+}
+
+void space_remapped(struct space *s, uint64_t from, uint64_t to, uint64_t len)
+{
+	struct poisoned *p;
+	struct range seg;
+	uint64_t off, attr;
+	size_t before;
+
+	if (len == 0) {
+		/* mremap with an old size of 0: a second mapping of the same pages. How long it is shows as it is touched. */
+		if (file_range_set_find(&s->maps, from, &seg, &off, &attr))
+			(void)space_map(s, to, PAGE_SIZE_, off + (from - seg.start), attr & SEG_SHARED);
+		return;
+	}
+	if (!is_aligned(from | to | len, PAGE_SIZE_))
+		return;
+	if (from == to)
+		return;
+	remove_range(s, to, to + len);
+	before = s->maps.map.n;
+	{
+		struct space_expect x = { .start = from, .end = from + len };
+
+		if (file_range_set_find(&s->maps, from, &seg, &off, &attr) && seg.end >= from + len) {
+			x.known = true;
+			x.off = off + (from - seg.start);
+			x.attr = attr;
+		}
+		(void)expect_add(s, x); /* the kernel tells of the old range once more, as an UNMAP */
+	}
+	if (file_range_set_move(&s->maps, from, len, to) < 0) {
+		log_at(LOG_LEVEL_ERROR, s->file->e->name, s->pid, "out of memory: a moved mapping is lost");
+		remove_range(s, from, from + len);
+		return;
+	}
+	count_segments(s, before);
+	list_for_each(p, &s->poisoned, by_space)
+		if (p->addr >= from && p->addr < from + len)
+			p->addr += to - from;
+}
+
+static int copy_segment(void *arg, struct range r, uint64_t off, uint64_t attr)
+{
+	return space_map(arg, r.start, r.end - r.start, off, attr & SEG_SHARED);
+}
+
+int space_copy(struct space *child, struct space *parent)
+{
+	child->writable = parent->writable;
+	child->kernel_faults = parent->kernel_faults;
+	child->cgroup = parent->cgroup;
+	child->unprotected_lo = parent->unprotected_lo;
+	child->unprotected_hi = parent->unprotected_hi;
+	return file_range_set_walk(&parent->maps, (struct range){ 0, ADDRESS_MAX }, copy_segment, child);
+}
+
+/* The last segment that ends at or below `addr`, or NULL. */
+static struct range_seg *segment_below(struct space *s, uint64_t addr)
+{
+	struct range_map *m = &s->maps.map;
+	size_t lo = 0, hi = m->n;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (m->seg[mid].r.end <= addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo ? &m->seg[lo - 1] : NULL;
+}
+
+int space_find(struct space *s, uint64_t addr, struct range *ret_seg, uint64_t *ret_off, bool *ret_shared)
+{
+	struct range_seg *below;
+	uint64_t attr, end;
+
+	if (file_range_set_find(&s->maps, addr, ret_seg, ret_off, &attr)) {
+		*ret_shared = attr & SEG_SHARED;
+		return 0;
+	}
+	/* mremap with MREMAP_DONTUNMAP moves the pages and leaves the old range mapped to the same file. */
+	for (unsigned i = 0; i < s->n_expect; i++) {
+		struct space_expect x = s->expect[i];
+
+		if (!x.known || addr < x.start || addr >= x.end)
+			continue;
+		expect_remove(s, i);
+		if (space_map(s, x.start, x.end - x.start, x.off, x.attr & SEG_SHARED) < 0)
+			return -ENOENT;
+		return space_find(s, addr, ret_seg, ret_off, ret_shared);
+	}
+	/* A mapping that mremap made longer: the fault is the first that we hear of it. The kernel vouches that the address is registered. */
+	below = segment_below(s, addr);
+	end = align_down(addr, PAGE_SIZE_) + PAGE_SIZE_;
+	if (!below || below->v.a + (addr - below->r.start) >= align_up(s->file->size, PAGE_SIZE_))
+		return -ENOENT;
+	if (space_map(s, below->r.end, end - below->r.end, below->v.a + (below->r.end - below->r.start),
+		      below->v.b & SEG_SHARED) < 0)
+		return -ENOENT;
+	if (!file_range_set_find(&s->maps, addr, ret_seg, ret_off, &attr))
+		return -ENOENT;
+	*ret_shared = attr & SEG_SHARED;
+	return 0;
+}
+
+void space_note_unprotected(struct space *s, uint64_t first, uint64_t n)
+{
+	if (s->unprotected_lo == s->unprotected_hi) {
+		s->unprotected_lo = first;
+		s->unprotected_hi = first + n;
+		return;
+	}
+	s->unprotected_lo = MIN(s->unprotected_lo, first);
+	s->unprotected_hi = MAX(s->unprotected_hi, first + n);
+}
+
+void space_close(struct space *s)
+{
+	struct file *f = s->file;
+
+	if (s->closed)
+		return;
+	s->closed = true;
+	remove_range(s, 0, ADDRESS_MAX);
+	forget_poisoned(s, 0, ~0ull);
+	file_range_set_free(&s->maps);
+	list_remove(&s->by_file);
+	list_remove(&s->by_worker);
+	list_remove(&s->task.link);
+	list_remove(&s->ending.link);
+	list_remove(&s->rewatch.link);
+	close(s->uffd);
+	s->uffd = -1;
+	f->n_handles--;
+	f->e->handles = f->n_handles;
+	if (s->kernel_faults)
+		f->e->kernel_fault_handles--;
+	if (f->n_handles == 0) {
+		file_clear_keep(f);
+		writeback_background(f);
+	}
+	s->file = NULL;
+	file_maybe_idle(f);
+	space_unpin(s);
+}

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One address space that maps a file: a userfaultfd and what is mapped where. A handle has one; a forked child that the kernel
+ * told us of has one without a handle. Runs on the file's worker.
+ *
+ * Lifetime
+ *   space_new()    -> OPEN: counted by the file, polled by fault.c
+ *   space_close()  -> its mappings are gone; closing until the last operation that points to it has completed (`pins`)
+ *   (freed)        by space_unpin()
+ */
+#pragma once
+
+#include "daemon/file.h"
+#include "daemon/fill.h"
+#include "daemon/file_range_set.h"
+
+#define SPACE_SEGMENTS_MAX 65536u
+#define SPACE_FAULTS_MAX   1024u     /* outstanding in one space: more stay unread */
+#define SPACE_EXPECT_MAX   64u
+
+#define SEG_SHARED 1ull              /* attribute of a segment: write-tracked; else private or read-only */
+
+/* A range whose UNMAP event is still to come although something else is mapped there already. */
+struct space_expect {
+	uint64_t start, end;
+	uint64_t off, attr;        /* what was there, if `known` */
+	bool known;
+};
+
+/* A page that was poisoned because its read failed, until a later read succeeds. */
+struct poisoned {
+	struct list by_file, by_space;
+	struct space *space;
+	uint64_t addr, page;
+	bool shared;
+};
+
+struct space {
+	struct list by_file;       /* file->spaces */
+	struct list by_worker;     /* worker->handles */
+	struct worker *worker;
+	struct file *file;
+	int uffd;
+	bool writable, kernel_faults;
+	bool has_handle;           /* false: a forked child */
+	bool closed, gone;         /* gone: the process is */
+	pid_t pid;
+	struct pgc_cgroup_entry *cgroup;
+	struct file_range_set maps; /* addresses -> file offset */
+
+	/* Pages (of the file) that may be mapped writable here: a superset. Empty: lo == hi. */
+	uint64_t unprotected_lo, unprotected_hi;
+
+	struct space_expect expect[SPACE_EXPECT_MAX];
+	unsigned n_expect;
+
+	/* fault.c */
+	struct ring_op poll;
+	struct task task;          /* more to read, or faults to try again */
+	struct task rewatch;       /* poll again, a little later */
+	struct task ending;        /* the owner's: after `changed` */
+	struct list faults;        /* struct fault, all */
+	struct list pending;       /* struct fault, to be tried */
+	unsigned n_faults;
+	struct readahead_set readahead;
+	uint64_t next_write, write_window; /* pages: stores that run in sequence */
+	struct list poisoned;
+	bool logged_unknown;
+
+	unsigned pins;             /* operations in flight that point here */
+	/* Up: the process is gone, or the last mapping went. The owner decides, in a later round: nothing may be closed in here. */
+	void (*changed)(struct space *s);
+	void (*forked)(struct space *child, struct space *parent);
+	void *owner;
+};
+
+/* Takes the descriptor. -ENOMEM. */
+int space_new(struct space **ret, struct file *f, int uffd);
+void space_pin(struct space *s);
+void space_unpin(struct space *s);
+/* Forgets all mappings and references and closes the userfaultfd; the struct lives until the last pin goes. The file may be gone afterwards. */
+void space_close(struct space *s);
+
+/* A client mapped and registered this. -EINVAL, -EOVERFLOW, -EACCES, -ENOMEM, -EMFILE (too many segments). */
+int space_map(struct space *s, uint64_t addr, uint64_t len, uint64_t off, bool shared);
+/* [start, end) was unmapped (an event). */
+void space_unmapped(struct space *s, uint64_t start, uint64_t end);
+void space_remapped(struct space *s, uint64_t from, uint64_t to, uint64_t len);
+/* The same mappings in a forked child's space. */
+int space_copy(struct space *child, struct space *parent);
+
+/* What is mapped at `addr`: 0, or -ENOENT. Follows an mremap that grew a mapping in place, which no event tells. */
+int space_find(struct space *s, uint64_t addr, struct range *ret_seg, uint64_t *ret_off, bool *ret_shared);
+
+void space_note_unprotected(struct space *s, uint64_t first, uint64_t n);

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Wrappers of the userfaultfd ioctls. May be called on any thread; may call nothing but the kernel.
+ *
+ * A userfaultfd comes from a client, which keeps a descriptor of its own: nothing here relies on its
+ * flags after uffd_accept(), and reads ask for RWF_NOWAIT because the client can clear O_NONBLOCK.
+ */
+#include "daemon/uffd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "daemon/util/util.h"
+
+#define UFFD_REQUIRED \
+	(UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_PAGEFAULT_FLAG_WP | \
+	 UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMAP | \
+	 UFFD_FEATURE_EVENT_REMOVE)
+
+static int uffd_api(int fd, uint64_t features, uint64_t *ret_features)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
+
+	if (ioctl(fd, UFFDIO_API, &api) < 0)
+		return -errno;
+	if (ret_features)
+		*ret_features = api.features;
+	return 0;
+}
+
+static int uffd_new(void)
+{
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int uffd_probe(struct uffd_caps *ret, bool kernel_faults, const char **ret_lacking)
+{
+	static const struct { uint64_t bit; const char *name; } required[] = {
+		{ UFFD_FEATURE_MISSING_SHMEM, "missing faults on shared memory (Linux 4.11)" },
+		{ UFFD_FEATURE_MINOR_SHMEM, "minor faults on shared memory (Linux 5.14)" },
+		{ UFFD_FEATURE_WP_HUGETLBFS_SHMEM, "write protection of shared memory (Linux 5.19)" },
+		{ UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE, "events (Linux 4.11)" },
+	};
+	struct uffd_caps caps = { .device = -1 };
+	_cleanup_close_ int probe = -1, second = -1;
+	uint64_t features = 0;
+	struct uffd_msg msg;
+	int r;
+
+	*ret_lacking = "userfaultfd";
+	probe = uffd_new();
+	if (probe < 0)
+		return probe;
+	r = uffd_api(probe, 0, &features);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < ELEMENTSOF(required); i++)
+		if ((features & required[i].bit) != required[i].bit) {
+			*ret_lacking = required[i].name;
+			return -EOPNOTSUPP;
+		}
+	caps.poison = features & UFFD_FEATURE_POISON;
+	caps.features = UFFD_REQUIRED | (caps.poison ? UFFD_FEATURE_POISON : 0);
+
+	second = uffd_new();
+	if (second >= 0 && uffd_api(second, caps.features | UFFD_FEATURE_EVENT_FORK, NULL) >= 0) {
+		caps.fork_events = true;
+		caps.features |= UFFD_FEATURE_EVENT_FORK;
+	}
+	r = (int)preadv2(probe, &(struct iovec){ &msg, sizeof(msg) }, 1, -1, RWF_NOWAIT);
+	caps.read_nowait = r >= 0 || errno == EAGAIN;
+
+	if (kernel_faults)
+		caps.device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	*ret = caps;
+	return 0;
+}
+
+int uffd_accept(int fd, const struct uffd_caps *caps)
+{
+	char path[64], target[64];
+	ssize_t n;
+	int flags;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = readlink(path, target, sizeof(target) - 1);
+	if (n < 0)
+		return -errno;
+	target[n] = 0;
+	if (strcmp(target, "anon_inode:[userfaultfd]") != 0)
+		return -EINVAL;
+	flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || !(flags & O_NONBLOCK))
+		return -EINVAL;
+	return uffd_api(fd, caps->features, NULL);
+}
+
+int uffd_read(int fd, const struct uffd_caps *caps, struct uffd_msg *msg, int n)
+{
+	ssize_t r = -1;
+
+	errno = EOPNOTSUPP;
+	if (caps->read_nowait)
+		r = preadv2(fd, &(struct iovec){ msg, sizeof(*msg) * (size_t)n }, 1, -1, RWF_NOWAIT);
+	if (r < 0 && errno == EOPNOTSUPP) {
+		/*
+		 * Before Linux 6.10, and a forked child's userfaultfd, which is the daemon's alone: one message at a
+		 * time, and only when one is there.
+		 */
+		struct pollfd p = { .fd = fd, .events = POLLIN };
+
+		if (poll(&p, 1, 0) <= 0 || !(p.revents & POLLIN))
+			return -EAGAIN;
+		r = read(fd, msg, sizeof(*msg));
+	}
+	if (r < 0)
+		return -errno;
+	return (int)(r / (ssize_t)sizeof(*msg));
+}
+
+int uffd_continue(int fd, uint64_t addr, uint64_t len, bool protect, uint64_t *ret_mapped)
+{
+	struct uffdio_continue c = {
+		.range = { .start = addr, .len = len },
+		.mode = protect ? UFFDIO_CONTINUE_MODE_WP : 0,
+	};
+	int r = ioctl(fd, UFFDIO_CONTINUE, &c) < 0 ? -errno : 0;
+
+	*ret_mapped = c.mapped > 0 ? (uint64_t)c.mapped : 0;
+	if (r == -EAGAIN && *ret_mapped > 0)
+		/* A partial success: the kernel says EAGAIN and how far it came; what stopped it shows at the next try. */
+		return 0;
+	return r;
+}
+
+int uffd_protect(int fd, uint64_t addr, uint64_t len, bool on, bool quiet)
+{
+	struct uffdio_writeprotect w = {
+		.range = { .start = addr, .len = len },
+		.mode = (on ? UFFDIO_WRITEPROTECT_MODE_WP : 0) | (quiet && !on ? UFFDIO_WRITEPROTECT_MODE_DONTWAKE : 0),
+	};
+
+	return ioctl(fd, UFFDIO_WRITEPROTECT, &w) < 0 ? -errno : 0;
+}
+
+int uffd_poison(int fd, uint64_t addr, uint64_t len)
+{
+	struct uffdio_poison p = { .range = { .start = addr, .len = len } };
+
+	return ioctl(fd, UFFDIO_POISON, &p) < 0 ? -errno : 0;
+}
+
+int uffd_wake(int fd, uint64_t addr, uint64_t len)
+{
+	struct uffdio_range range = { .start = addr, .len = len };
+
+	return ioctl(fd, UFFDIO_WAKE, &range) < 0 ? -errno : 0;
+}
+
+bool uffd_alive(int fd, uint64_t addr)
+{
+	/* Protecting what may be protected already changes nothing that counts: a store there faults once more. */
+	return uffd_protect(fd, addr, PAGE_SIZE_, true, false) != -ESRCH;
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * userfaultfd(2) as the daemon uses it: thin wrappers that return 0 or a negative errno and hide structure
+ * layouts, with the definitions that headers of Linux 6.1 do not have yet. Thread-safe: no state but what
+ * uffd_probe() found.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <linux/userfaultfd.h>
+
+#ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
+#define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12)
+#endif
+#ifndef UFFD_FEATURE_POISON /* Linux 6.6 */
+#define UFFD_FEATURE_POISON (1 << 14)
+#endif
+#ifndef UFFDIO_CONTINUE_MODE_WP /* Linux 6.4 */
+#define UFFDIO_CONTINUE_MODE_WP ((uint64_t)1 << 1)
+#endif
+#ifndef UFFDIO_POISON
+struct uffdio_poison {
+	struct uffdio_range range;
+	__u64 mode;
+	__s64 updated;
+};
+#define UFFDIO_POISON _IOWR(UFFDIO, 0x08, struct uffdio_poison)
+#endif
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+#endif
+
+struct uffd_caps {
+	uint64_t features;     /* what UFFDIO_API is asked for */
+	bool poison;           /* else a failing read keeps its faults waiting */
+	bool fork_events;      /* the daemon has CAP_SYS_PTRACE */
+	bool read_nowait;      /* preadv2(RWF_NOWAIT) works: no read of it can block */
+	int  device;           /* /dev/userfaultfd to hand out, or -1 */
+};
+
+/* What this kernel and the daemon's privileges allow. -ENOSYS, -EOPNOTSUPP (with the lacking feature in *ret_lacking). */
+int uffd_probe(struct uffd_caps *ret, bool kernel_faults, const char **ret_lacking);
+
+/* Is `fd` an unconfigured, non-blocking userfaultfd? Configures it. -EINVAL otherwise. */
+int uffd_accept(int fd, const struct uffd_caps *caps);
+
+/* Reads up to `n` messages. Returns how many, -EAGAIN when there are none, or another errno. Never blocks. */
+int uffd_read(int fd, const struct uffd_caps *caps, struct uffd_msg *msg, int n);
+
+/*
+ * Maps pages [addr, addr + len) from the memfd and wakes who waits there. *ret_mapped: bytes that were mapped, on errors too.
+ * -EEXIST: the page at addr + *ret_mapped is mapped already; -EFAULT: it is absent in the memfd; -EAGAIN: an event waits; -ENOENT: no such registered
+ * range; -ESRCH: the process is gone.
+ */
+int uffd_continue(int fd, uint64_t addr, uint64_t len, bool protect, uint64_t *ret_mapped);
+/* Protects or un-protects against writes; un-protecting wakes unless `quiet`. -EAGAIN, -ENOENT, -ESRCH as above. */
+int uffd_protect(int fd, uint64_t addr, uint64_t len, bool on, bool quiet);
+int uffd_poison(int fd, uint64_t addr, uint64_t len);
+int uffd_wake(int fd, uint64_t addr, uint64_t len);
+/* Is the process behind it still there? `addr`: any address that was mapped. */
+bool uffd_alive(int fd, uint64_t addr);

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The worker's thread: rounds of what is ready, then what the ring brings. Nothing in a round waits; a round is bounded by what each
+ * module does in one turn.
+ *
+ * Shutdown: the main thread posts `drain`. From then on stores to clean pages wait, requests are not read, and everything dirty is
+ * written and synced; what fails is tried again a few times. Then all handles end and the thread returns.
+ */
+#include "daemon/worker.h"
+
+#include <signal.h>
+#include <string.h>
+
+#include "daemon/fault.h"
+#include "daemon/handle.h"
+#include "daemon/log.h"
+#include "daemon/reclaim.h"
+#include "daemon/trap.h"
+#include "daemon/writeback.h"
+
+#define RING_ENTRIES   1024
+#define RING_MAX       256           /* completions a round */
+#define DRAIN_TRIES    6
+#define DRAIN_PAUSE_NS 500000000ull
+#define CHILD_CHECK_NS 1000000000ull
+#define NO_ROOM_NS     1000000ull
+#define END_PATIENCE_NS 2000000000ull /* for a store that hangs; its operations end with the process */
+
+/* --- rounds --- */
+
+static void run_tasks(struct list *from)
+{
+	struct list now;
+	struct task *t;
+
+	list_init(&now);
+	list_splice(&now, from);
+	while ((t = list_first(&now, struct task, link))) {
+		list_remove(&t->link);
+		t->run(t);
+	}
+}
+
+static void try_no_room(struct worker *w)
+{
+	struct list now;
+	struct parked *p;
+
+	w->room_made = false;
+	list_init(&now);
+	list_splice(&now, &w->no_room);
+	while ((p = list_first(&now, struct parked, link))) {
+		list_remove(&p->link);
+		p->resume(p);
+	}
+}
+
+static void retry_expired(struct ring_timer *t)
+{
+	struct worker *w = container_of(t, struct worker, retry_timer);
+
+	run_tasks(&w->retry);
+	try_no_room(w);
+}
+
+static void expire_expired(struct ring_timer *t) { writeback_expire(container_of(t, struct worker, expire_timer)); }
+
+static void child_expired(struct ring_timer *t)
+{
+	struct worker *w = container_of(t, struct worker, child_timer);
+	struct space *s;
+
+	fault_check_children(w);
+	list_for_each(s, &w->handles, by_worker)
+		if (!s->has_handle) {
+			ring_timer_arm(&w->ring, t, CHILD_CHECK_NS);
+			break;
+		}
+}
+
+static void run_round(struct worker *w)
+{
+	run_tasks(&w->ready);
+	if (list_empty(&w->no_room))
+		return;
+	if (w->room_made)
+		try_no_room(w);
+	else
+		ring_timer_arm(&w->ring, &w->retry_timer, NO_ROOM_NS);
+}
+
+/* --- shutdown --- */
+
+struct drain {
+	struct ring_op op;         /* posted by the main thread */
+	struct worker *worker;
+	struct ring_timer pause;
+	unsigned busy, tries;
+};
+
+struct drain_file {
+	struct drain *drain;
+	struct file *file;
+	struct sync_dirty sync;
+	struct store_op op;
+};
+
+static void drain_pass(struct drain *d);
+
+static bool anything_dirty(struct worker *w)
+{
+	struct file *f;
+
+	list_for_each(f, &w->all_files, by_worker)
+		if (f->e->dirty > f->e->keep || f->e->writeback || !list_empty(&f->ops))
+			return true;
+	return false;
+}
+
+static void drain_pass_done(struct drain *d)
+{
+	struct worker *w = d->worker;
+	struct file *f;
+
+	if (anything_dirty(w) && ++d->tries < DRAIN_TRIES) {
+		ring_timer_arm(&w->ring, &d->pause, DRAIN_PAUSE_NS);
+		return;
+	}
+	list_for_each(f, &w->all_files, by_worker)
+		if (f->e->dirty > f->e->keep) {
+			log_at(LOG_LEVEL_ERROR, f->e->name, 0, "%llu dirty pages could not be written: %s",
+			       (unsigned long long)f->e->dirty, strerror(f->last_error ? -f->last_error : EIO));
+			atomic_store_explicit(&w->failed, true, memory_order_release);
+		}
+	w->stopped = true;
+}
+
+static void drain_one_done(struct drain_file *df)
+{
+	struct drain *d = df->drain;
+
+	df->file->requests--;
+	free(df);
+	if (--d->busy == 0)
+		drain_pass_done(d);
+}
+
+static void drain_synced(struct store_op *op, ssize_t result)
+{
+	struct drain_file *df = container_of(op, struct drain_file, op);
+
+	if (result < 0) {
+		log_at(LOG_LEVEL_ERROR, df->file->e->name, 0, "fsync of the store failed: %s", strerror((int)-result));
+		atomic_store_explicit(&df->drain->worker->failed, true, memory_order_release);
+	}
+	drain_one_done(df);
+}
+
+static void drain_written(struct sync_dirty *s, int error)
+{
+	struct drain_file *df = container_of(s, struct drain_file, sync);
+	struct store *store = df->file->store;
+
+	if (error || !store || !store->writable) {
+		drain_one_done(df);
+		return;
+	}
+	df->op.done = drain_synced;
+	store->ops->sync(store, &df->op, false);
+}
+
+static void drain_pass(struct drain *d)
+{
+	struct file *f;
+
+	d->busy = 1;
+	list_for_each(f, &d->worker->all_files, by_worker) {
+		struct drain_file *df;
+
+		if (!f->store || (d->tries > 0 && f->e->dirty == 0))
+			continue;
+		df = calloc(1, sizeof(*df));
+		if (!df)
+			continue; /* counted as dirty, so the next pass tries again */
+		df->drain = d;
+		df->file = f;
+		f->requests++; /* it stays */
+		d->busy++;
+		sync_dirty_all(&df->sync, f, drain_written);
+	}
+	if (--d->busy == 0)
+		drain_pass_done(d);
+}
+
+static void pause_expired(struct ring_timer *t) { drain_pass(container_of(t, struct drain, pause)); }
+
+static void drain_begin(struct ring_op *op, int res, uint32_t cflags)
+{
+	struct drain *d = container_of(op, struct drain, op);
+
+	d->worker->draining = true;
+	drain_pass(d);
+}
+
+int worker_drain(struct worker *w, struct ring *from)
+{
+	struct drain *d = calloc(1, sizeof(*d));
+
+	if (!d)
+		return -ENOMEM;
+	d->worker = w;
+	d->op.done = drain_begin;
+	ring_timer_init(&d->pause, pause_expired);
+	w->drain = d;
+	return ring_post(from, &w->ring, &d->op, 0);
+}
+
+/* --- the thread --- */
+
+/* Does anything in flight still point into the worker's memory? */
+static bool in_flight(struct worker *w)
+{
+	struct file *f;
+
+	if (w->live > 0)
+		return true;
+	list_for_each(f, &w->all_files, by_worker)
+		if (!list_empty(&f->fills) || !list_empty(&f->writes) || !list_empty(&f->syncs) || !list_empty(&f->opening) ||
+		    f->requests > 0 || f->version_busy)
+			return true;
+	return false;
+}
+
+static void *worker_main(void *arg)
+{
+	struct worker *w = arg;
+	struct file *f, *next;
+
+	trap_blocking_calls();
+	while (!w->stopped) {
+		run_round(w);
+		ring_run(&w->ring, list_empty(&w->ready), RING_MAX);
+	}
+	handle_end_all(w);
+	/* The polls and timers that point into our memory are cancelled; their last completions are waited for. */
+	ring_timer_arm(&w->ring, &w->retry_timer, END_PATIENCE_NS); /* so that the wait for them ends */
+	for (uint64_t until = now_ns() + END_PATIENCE_NS; in_flight(w) && now_ns() < until;) {
+		run_tasks(&w->ready);
+		ring_run(&w->ring, list_empty(&w->ready) && in_flight(w), RING_MAX);
+	}
+	if (!in_flight(w))
+		list_for_each_safe(f, next, &w->all_files, by_worker)
+			file_free(f);
+	ring_flush(&w->ring);
+	return NULL;
+}
+
+int worker_init(struct worker *w)
+{
+	uint32_t share;
+	int r;
+
+	for (size_t i = 0; i < ELEMENTSOF(w->files); i++)
+		list_init(&w->files[i]);
+	list_init(&w->all_files);
+	list_init(&w->blocks_by_age);
+	list_init(&w->handles);
+	list_init(&w->sockets);
+	list_init(&w->ready);
+	list_init(&w->no_room);
+	list_init(&w->retry);
+	ring_timer_init(&w->retry_timer, retry_expired);
+	ring_timer_init(&w->expire_timer, expire_expired);
+	ring_timer_init(&w->child_timer, child_expired);
+	w->stats = &w->state->stats[w->id];
+
+	share = w->state->map[0].entries / w->n_workers;
+	r = slot_pool_init(&w->file_slots, w->id * share, share);
+	share = w->state->map[1].entries / w->n_workers;
+	if (r == 0)
+		r = slot_pool_init(&w->block_slots, w->id * share, share);
+	w->blocks = calloc(share, sizeof(*w->blocks));
+	if (r == 0 && !w->blocks)
+		r = -ENOMEM;
+	share = w->state->map[2].entries / w->n_workers;
+	if (r == 0)
+		r = slot_pool_init(&w->mapping_slots, w->id * share, share);
+	if (r == 0)
+		r = reclaim_init(w);
+	if (r == 0)
+		r = ring_init(&w->ring, RING_ENTRIES);
+	return r;
+}
+
+int worker_start(struct worker *w)
+{
+	return -pthread_create(&w->thread, NULL, worker_main, w);
+}
+
+void worker_free(struct worker *w)
+{
+	ring_free(&w->ring);
+	reclaim_free(w);
+	slot_pool_free(&w->file_slots);
+	slot_pool_free(&w->block_slots);
+	slot_pool_free(&w->mapping_slots);
+	free(w->blocks);
+	free(w->drain);
+	w->blocks = NULL;
+}

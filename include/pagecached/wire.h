@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The protocol between libpagecached (or pagecachectl) and the daemon.
+ *
+ * Transport: a Unix SOCK_SEQPACKET connection. Every message, in both directions, is exactly one
+ * struct pgc_msg of PGC_MSG_SIZE bytes, all integers little-endian, unused bytes zero. Descriptors
+ * travel beside it as SCM_RIGHTS. Anything else (a wrong size, an unknown type, a reserved byte that is
+ * set, a wrong number or kind of descriptors) ends that connection.
+ *
+ * A connection starts with HELLO. With role CLIENT the next message is OPEN or CLONE, and the
+ * connection is one handle from then on: it lives as long as the socket. With role CONTROL the PGC_CTL_*
+ * requests follow.
+ *
+ * Each request carries a tag chosen by the client; its one reply (type | PGC_MSG_REPLY, same tag) comes
+ * when the work is done, so replies may overtake each other. A reply's `status` is 0 or a positive errno.
+ * At most PGC_REQUESTS_MAX requests may be outstanding on one connection: with one more the daemon stops
+ * reading from it until one is answered.
+ */
+#ifndef PAGECACHED_WIRE_H
+#define PAGECACHED_WIRE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define PGC_WIRE_MAGIC   0x31434750u /* "PGC1" */
+#define PGC_WIRE_VERSION 1u          /* differs: the daemon answers EPROTO and hangs up */
+
+#define PGC_MSG_SIZE     256
+#define PGC_FDS_MAX      3
+#define PGC_REQUESTS_MAX 64
+
+#define PGC_PAGE_SIZE    4096u
+#define PGC_BLOCK_PAGES  64u
+#define PGC_BLOCK_SIZE   (PGC_PAGE_SIZE * PGC_BLOCK_PAGES)
+
+/* The most that one READ or WRITE may move, and the size of the transfer area for writes. */
+#define PGC_READ_MAX     (1u << 20)
+#define PGC_WRITE_MAX    (256u << 10)
+#define PGC_XFER_SIZE    (1u << 20)
+
+#define PGC_MSG_REPLY    0x80000000u
+
+enum pgc_msg_type {
+	PGC_MSG_HELLO = 1,
+
+	/* One handle. Client to daemon; descriptors in brackets, those of the reply after the arrow. */
+	PGC_MSG_OPEN = 16,      /* [uffd, buffered fd, direct fd or none] -> [control page, memfd unless write-only] */
+	PGC_MSG_CLONE,          /* [uffd, memfd] -> [control page]: a handle on what a memfd stands for (after fork) */
+	PGC_MSG_CLOSE,          /* no more requests but MSYNC; the daemon hangs up once the last mapping is gone */
+	PGC_MSG_MAP,            /* a range that the client has mapped and registered */
+	PGC_MSG_POPULATE,       /* fill and map a range of addresses */
+	PGC_MSG_READ,           /* make a file range resident */
+	PGC_MSG_XFER,           /* [memfd of PGC_XFER_SIZE bytes, sealed against shrinking]: the transfer area */
+	PGC_MSG_WRITE,          /* [data memfd or none] copy from the transfer area, or from that memfd, into the file */
+	PGC_MSG_SYNC,           /* fsync, fdatasync */
+	PGC_MSG_MSYNC,          /* msync of a range of addresses */
+	PGC_MSG_TRUNCATE,
+	PGC_MSG_FALLOCATE,
+	PGC_MSG_STAT,
+	PGC_MSG_FADVISE,        /* file range */
+	PGC_MSG_MADVISE,        /* range of addresses */
+	PGC_MSG_KEEP,           /* file range is (not) written outside tracking */
+
+	/* Role CONTROL. LIST requests are answered by any number of replies with `more` set, then one without. */
+	PGC_CTL_STATUS = 64,
+	PGC_CTL_FILES,
+	PGC_CTL_MAPPINGS,
+	PGC_CTL_SYNC,           /* one file (dev, ino) or all (0, 0) */
+	PGC_CTL_DROP,           /* likewise; root and the daemon's own user only */
+	PGC_CTL_INJECT,         /* faults for a test store; only when the daemon runs with test_stores=yes */
+};
+
+enum pgc_role { PGC_ROLE_CLIENT = 1, PGC_ROLE_CONTROL = 2 };
+
+/* HELLO features, both ways: the client's offer, the daemon's choice out of it. */
+#define PGC_FEATURE_KERNEL_FAULTS (1ull << 0) /* reply carries a /dev/userfaultfd descriptor to make userfaultfds with */
+
+struct pgc_hello {
+	uint32_t magic, version;
+	uint64_t features;
+	uint32_t role;
+	uint32_t pad;
+};
+struct pgc_hello_reply {
+	uint32_t magic, version;
+	uint64_t features;
+	uint64_t memory_max;       /* bytes */
+	char     daemon_version[32];
+};
+
+struct pgc_open {
+	uint32_t flags;            /* O_RDONLY, O_WRONLY or O_RDWR of the handle, and nothing else */
+	uint32_t has_direct;       /* 1: a third descriptor, opened with O_DIRECT, follows */
+	char     uri[200];         /* "" with descriptors, else a store's URI and only the uffd beside it */
+};
+
+#define PGC_HANDLE_FORK_EVENTS   (1u << 0) /* the daemon follows forks: mappings are inherited as they are */
+#define PGC_HANDLE_KERNEL_FAULTS (1u << 1)
+struct pgc_open_reply {
+	uint64_t file_dev, file_ino;  /* what CLONE wants; unique while the daemon lives */
+	uint64_t size;                /* bytes */
+	uint32_t file;                /* slot in the BPF map `files` */
+	uint32_t flags;               /* PGC_HANDLE_* */
+};
+
+struct pgc_clone {
+	uint64_t file_dev, file_ino;
+	uint32_t flags;            /* access mode; no more than the memfd descriptor's own */
+	uint32_t pad;
+};
+
+#define PGC_MAP_SHARED  (1u << 0) /* MAP_SHARED of a writable handle, registered MISSING|MINOR|WP; else MISSING|MINOR */
+struct pgc_map {
+	uint64_t addr, len, off;   /* page-aligned */
+	uint32_t flags;
+	uint32_t prot;
+};
+struct pgc_populate {
+	uint64_t addr, len;
+	uint32_t write;            /* 1: pages are mapped writable and count as dirty */
+	uint32_t pad;
+};
+
+/*
+ * READ: the reply says how much of the range is resident (up to the end of file; 0 at or past it) and
+ * the file's `seq` at that moment. The client reads the bytes from its memfd with pread(2) and then
+ * compares `seq` in the control page: a difference means that pages were dropped meanwhile and what was
+ * read may be zeros, so ask and read again.
+ */
+struct pgc_read { uint64_t off, len; };
+struct pgc_read_reply { uint64_t len, seq, size; };
+
+#define PGC_WRITE_APPEND (1u << 0) /* `off` is ignored: at the end of file, atomically */
+#define PGC_WRITE_DATAFD (1u << 1) /* the bytes are in the memfd beside the message (sealed against shrinking), any length */
+struct pgc_write {
+	uint64_t off, len;
+	uint64_t pos;              /* where the bytes start in the transfer area, or in the data memfd */
+	uint32_t flags;
+	uint32_t pad;
+};
+struct pgc_write_reply { uint64_t len, off, size; };
+
+#define PGC_SYNC_DATA  (1u << 0)   /* fdatasync */
+struct pgc_sync { uint32_t flags; uint32_t pad; };
+
+#define PGC_MSYNC_ASYNC (1u << 0)  /* start the write-out, do not wait */
+struct pgc_msync { uint64_t addr, len; uint32_t flags; uint32_t pad; };
+
+struct pgc_truncate { uint64_t size; };
+struct pgc_fallocate { uint64_t off, len; int32_t mode; uint32_t pad; }; /* FALLOC_FL_* of fallocate(2) */
+struct pgc_fadvise { uint64_t off, len; int32_t advice; uint32_t pad; }; /* POSIX_FADV_*; len 0: to the end */
+struct pgc_madvise { uint64_t addr, len; int32_t advice; uint32_t pad; }; /* MADV_* */
+struct pgc_keep { uint64_t off, len; uint32_t on; uint32_t pad; };
+
+struct pgc_stat_reply {
+	uint64_t dev, ino, size, blocks, rdev;
+	uint32_t mode, nlink, uid, gid, blksize, pad;
+	int64_t  atime_s, mtime_s, ctime_s;
+	uint32_t atime_ns, mtime_ns, ctime_ns, pad2;
+};
+
+struct pgc_ctl_file { uint64_t dev, ino; uint32_t wait; uint32_t pad; };
+struct pgc_ctl_count_reply { uint64_t files, pages; };  /* what SYNC wrote or DROP dropped */
+
+struct pgc_ctl_status_reply {
+	uint64_t memory_max, memory_used;           /* bytes */
+	uint64_t files, handles, mappings, clients;
+	uint64_t resident, dirty, writeback, keep;  /* pages */
+	uint64_t faults, fills, fill_bytes, fill_errors;
+	uint64_t writeouts, writeout_bytes, writeout_errors;
+	uint64_t uptime_ms, oldest_dirty_ms;
+	uint32_t workers, pid;
+	uint32_t bpf, kernel_faults;                /* 0 or 1 */
+	char     version[32];
+};
+
+#define PGC_FILE_WRITABLE      (1u << 0) /* the store has a descriptor that may write */
+#define PGC_FILE_DIRECT        (1u << 1) /* O_DIRECT */
+#define PGC_FILE_KERNEL_FAULTS (1u << 2) /* every handle serves faults taken inside system calls */
+#define PGC_FILE_ERROR         (1u << 3) /* the last write-out failed */
+struct pgc_ctl_file_reply {
+	uint32_t more, file;
+	uint64_t dev, ino, size;
+	uint64_t resident, dirty, writeback, keep; /* pages */
+	uint32_t handles, mappings, flags, error;
+	uint32_t worker, kernel_fault_handles;
+	char     name[128];        /* the end of the path where it is longer */
+};
+struct pgc_ctl_mapping_reply {
+	uint32_t more, file;
+	uint64_t start, end;       /* bytes of the file */
+	uint64_t cgroup;
+	uint32_t refs, pad;
+	char     name[128];
+};
+
+enum pgc_inject {
+	PGC_INJECT_READ_ERROR = 1, /* value: errno, 0 ends it */
+	PGC_INJECT_WRITE_ERROR,
+	PGC_INJECT_SYNC_ERROR,
+	PGC_INJECT_READ_DELAY,     /* value: microseconds */
+	PGC_INJECT_WRITE_DELAY,
+	PGC_INJECT_READ_SHORT,     /* value: the most bytes one transfer moves, 0 ends it */
+	PGC_INJECT_WRITE_SHORT,
+	PGC_INJECT_WRITE_ZERO,     /* value 1: writes accept 0 bytes */
+};
+/* Writes or reads go to the store named by `uri` ("mem:NAME"); `count` operations, 0: until changed. */
+struct pgc_ctl_inject { uint32_t what, count; uint64_t value; char uri[200]; };
+
+struct pgc_msg {
+	uint32_t type;
+	uint32_t status;           /* replies: 0 or a positive errno; requests: 0 */
+	uint64_t tag;
+	union {
+		uint8_t bytes[PGC_MSG_SIZE - 16];
+		struct pgc_hello hello;
+		struct pgc_hello_reply hello_reply;
+		struct pgc_open open;
+		struct pgc_open_reply open_reply;
+		struct pgc_clone clone;
+		struct pgc_map map;
+		struct pgc_populate populate;
+		struct pgc_read read;
+		struct pgc_read_reply read_reply;
+		struct pgc_write write;
+		struct pgc_write_reply write_reply;
+		struct pgc_sync sync;
+		struct pgc_msync msync;
+		struct pgc_truncate truncate;
+		struct pgc_fallocate fallocate;
+		struct pgc_fadvise fadvise;
+		struct pgc_madvise madvise;
+		struct pgc_keep keep;
+		struct pgc_stat_reply stat_reply;
+		struct pgc_ctl_file ctl_file;
+		struct pgc_ctl_count_reply ctl_count_reply;
+		struct pgc_ctl_status_reply ctl_status_reply;
+		struct pgc_ctl_file_reply ctl_file_reply;
+		struct pgc_ctl_mapping_reply ctl_mapping_reply;
+		struct pgc_ctl_inject ctl_inject;
+	};
+};
+
+/* The control page: one page per file, which the daemon writes and clients map read-only. */
+struct pgc_control_page {
+	uint64_t seq;              /* atomic; grows before pages are dropped. Pairs with the client's acquire load after its read */
+	uint64_t size;             /* atomic; the file's size in bytes */
+};
+
+#define PGC_WIRE_CHECK(type, bytes) \
+	_Static_assert(sizeof(struct type) == (bytes), "wire layout of " #type)
+PGC_WIRE_CHECK(pgc_msg, PGC_MSG_SIZE);
+PGC_WIRE_CHECK(pgc_hello, 24);
+PGC_WIRE_CHECK(pgc_hello_reply, 56);
+PGC_WIRE_CHECK(pgc_open, 208);
+PGC_WIRE_CHECK(pgc_open_reply, 32);
+PGC_WIRE_CHECK(pgc_clone, 24);
+PGC_WIRE_CHECK(pgc_map, 32);
+PGC_WIRE_CHECK(pgc_populate, 24);
+PGC_WIRE_CHECK(pgc_read, 16);
+PGC_WIRE_CHECK(pgc_read_reply, 24);
+PGC_WIRE_CHECK(pgc_write, 32);
+PGC_WIRE_CHECK(pgc_write_reply, 24);
+PGC_WIRE_CHECK(pgc_msync, 24);
+PGC_WIRE_CHECK(pgc_fallocate, 24);
+PGC_WIRE_CHECK(pgc_fadvise, 24);
+PGC_WIRE_CHECK(pgc_madvise, 24);
+PGC_WIRE_CHECK(pgc_keep, 24);
+PGC_WIRE_CHECK(pgc_stat_reply, 104);
+PGC_WIRE_CHECK(pgc_ctl_file, 24);
+PGC_WIRE_CHECK(pgc_ctl_status_reply, 200);
+PGC_WIRE_CHECK(pgc_ctl_file_reply, 216);
+PGC_WIRE_CHECK(pgc_ctl_mapping_reply, 168);
+PGC_WIRE_CHECK(pgc_ctl_inject, 216);
+_Static_assert(offsetof(struct pgc_msg, bytes) == 16, "wire layout of the header");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the wire is little-endian");
+
+#endif

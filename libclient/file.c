@@ -1,0 +1,652 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The handle: open, close, size, sync.
+ *
+ * Lifetime of a struct pgc_file:
+ *
+ *   opening   in lib.files so that a forked child finds and closes its descriptors; one thread uses it
+ *   open      handed out
+ *   stale     in a forked child, no connection yet; the first request makes one (orthogonal to open and closed)
+ *   closed    pgc_close() was called and mappings are left: socket and userfaultfd stay, since the last descriptor
+ *             of a userfaultfd must not close while a range is registered with it (faults would read zeros). The
+ *             daemon hangs up when the last mapping goes, /proc/self/maps confirms it, file_reap() frees
+ *
+ * Descriptors of the file itself are kept to the end of the handle, because closing any of them drops the POSIX record
+ * locks that the process holds on it.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <linux/falloc.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+
+#include "libclient/internal.h"
+
+struct lib lib = { .lock = PTHREAD_MUTEX_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER };
+
+static void file_link(struct pgc_file *f)
+{
+	pthread_mutex_lock(&lib.lock);
+	f->next = lib.files;
+	f->prev = &lib.files;
+	if (f->next)
+		f->next->prev = &f->next;
+	lib.files = f;
+	pthread_mutex_unlock(&lib.lock);
+}
+
+static void file_unlink(struct pgc_file *f)
+{
+	*f->prev = f->next;
+	if (f->next)
+		f->next->prev = f->prev;
+}
+
+static void file_init_locks(struct pgc_file *f)
+{
+	pthread_mutex_init(&f->connect_lock, NULL);
+	pthread_mutex_init(&f->xfer_lock, NULL);
+	pthread_cond_init(&f->xfer_free, NULL);
+}
+
+static struct pgc_file *file_new(int accmode, int sync_flags)
+{
+	struct pgc_file *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return NULL;
+	conn_init(&f->conn);
+	file_init_locks(f);
+	f->accmode = accmode;
+	f->sync_flags = sync_flags;
+	f->buffered = f->direct = f->memfd = f->uffd = f->xfer_fd = -1;
+	f->opening = f->stale = true;
+	file_link(f);
+	return f;
+}
+
+void file_destroy(struct pgc_file *f)
+{
+	conn_destroy(&f->conn);
+	close_fd(&f->uffd);
+	close_fd(&f->memfd);
+	close_fd(&f->xfer_fd);
+	close_fd(&f->direct);
+	close_fd(&f->buffered);
+	if (f->control)
+		munmap((void *)f->control, PGC_PAGE_SIZE);
+	pthread_mutex_destroy(&f->connect_lock);
+	pthread_mutex_destroy(&f->xfer_lock);
+	pthread_cond_destroy(&f->xfer_free);
+	free(f);
+}
+
+static void file_abandon(struct pgc_file *f)
+{
+	pthread_mutex_lock(&lib.lock);
+	file_unlink(f);
+	pthread_mutex_unlock(&lib.lock);
+	file_destroy(f);
+}
+
+/* Socket and userfaultfd are made under lib.lock, so that a child forked meanwhile finds them in the handle. */
+static int file_make_socket(struct pgc_file *f)
+{
+	int fd;
+
+	pthread_mutex_lock(&lib.lock);
+	fd = f->conn.fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	pthread_mutex_unlock(&lib.lock);
+	return fd < 0 ? -errno : 0;
+}
+
+static int file_make_uffd(struct pgc_file *f, int dev, bool *ret_kernel)
+{
+	int fd = -1, r = 0;
+
+	pthread_mutex_lock(&lib.lock);
+	if (dev >= 0)
+		fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+	*ret_kernel = fd >= 0;
+	if (fd < 0)
+		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+	if (fd < 0)
+		r = -errno;
+	f->uffd = fd;
+	pthread_mutex_unlock(&lib.lock);
+	return r;
+}
+
+static void file_disconnect(struct pgc_file *f)
+{
+	pthread_mutex_lock(&lib.lock);
+	close_fd(&f->conn.fd);
+	close_fd(&f->uffd);
+	pthread_mutex_unlock(&lib.lock);
+	conn_destroy(&f->conn);
+	conn_init(&f->conn);
+}
+
+static int file_map_control(struct pgc_file *f, int fd)
+{
+	/* In a forked child the new page takes the place of the inherited one at once, whoever reads it. */
+	void *p = mmap((void *)f->control, PGC_PAGE_SIZE, PROT_READ, MAP_SHARED | (f->control ? MAP_FIXED : 0), fd, 0);
+
+	if (p == MAP_FAILED)
+		return -errno;
+	f->control = p;
+	return 0;
+}
+
+/*
+ * What OPEN and CLONE want, and what comes back. In a child a handle with a memfd is cloned, another one opened again.
+ */
+static int file_shake(struct pgc_file *f)
+{
+	int fds[PGC_FDS_MAX], got[PGC_FDS_MAX], n = 0, r;
+	_cleanup_close_ int dev = -1, control = -1, memfd = -1;
+	bool clone = f->memfd >= 0, kernel = false;
+	struct pgc_msg m = { .type = clone ? PGC_MSG_CLONE : PGC_MSG_OPEN };
+	struct stat st;
+
+	r = file_make_socket(f);
+	if (r == 0)
+		r = conn_dial(f->conn.fd);
+	if (r == 0)
+		r = conn_hello(&f->conn, &dev);
+	if (r == 0)
+		r = file_make_uffd(f, dev, &kernel);
+	if (r < 0)
+		return r;
+
+	fds[n++] = f->uffd;
+	if (clone) {
+		m.clone.file_dev = f->file_dev;
+		m.clone.file_ino = f->file_ino;
+		m.clone.flags = (uint32_t)f->accmode;
+		fds[n++] = f->memfd;
+	} else {
+		m.open.flags = (uint32_t)f->accmode;
+		m.open.has_direct = f->direct >= 0;
+		memcpy(m.open.uri, f->uri, sizeof(f->uri));
+		if (f->buffered >= 0)
+			fds[n++] = f->buffered;
+		if (f->direct >= 0)
+			fds[n++] = f->direct;
+	}
+	r = conn_request(&f->conn, &m, fds, n, got, clone || f->accmode == O_WRONLY ? 1 : 2);
+	if (r < 0)
+		return r;
+	control = got[0];
+	memfd = got[1];
+	r = file_map_control(f, control);
+	if (r < 0)
+		return r;
+	if (memfd >= 0) {
+		if (fstat(memfd, &st) < 0)
+			return -errno;
+		pthread_mutex_lock(&lib.lock);
+		f->mem_dev = st.st_dev;
+		f->mem_ino = st.st_ino;
+		f->memfd = take_fd(&memfd);
+		pthread_mutex_unlock(&lib.lock);
+	}
+	f->file_dev = m.open_reply.file_dev;
+	f->file_ino = m.open_reply.file_ino;
+	if (!kernel)
+		m.open_reply.flags &= ~PGC_HANDLE_KERNEL_FAULTS;
+	__atomic_store_n(&f->handle_flags, m.open_reply.flags, __ATOMIC_RELAXED);
+	__atomic_store_n(&f->mapped, false, __ATOMIC_RELAXED);
+	__atomic_store_n(&f->stale, false, __ATOMIC_RELEASE);
+	return 0;
+}
+
+int file_connect(struct pgc_file *f)
+{
+	int r = 0;
+
+	if (!__atomic_load_n(&f->stale, __ATOMIC_ACQUIRE))
+		return 0;
+	pthread_mutex_lock(&f->connect_lock);
+	if (f->stale) {
+		r = file_shake(f);
+		if (r < 0)
+			file_disconnect(f);
+	}
+	pthread_mutex_unlock(&f->connect_lock);
+	return r;
+}
+
+int file_request(struct pgc_file *f, struct pgc_msg *msg, const int *fds, int n_fds)
+{
+	int r = file_connect(f);
+
+	return r < 0 ? r : conn_request(&f->conn, msg, fds, n_fds, NULL, 0);
+}
+
+void file_put(struct pgc_file *f)
+{
+	pthread_mutex_lock(&lib.lock);
+	if (--f->busy == 0)
+		pthread_cond_broadcast(&lib.idle);
+	pthread_mutex_unlock(&lib.lock);
+}
+
+static bool memfd_is_mapped(const struct pgc_file *f)
+{
+	for (size_t i = 0; i < lib.n_map; i++)
+		if (lib.map[i].f->mem_ino == f->mem_ino && lib.map[i].f->mem_dev == f->mem_dev)
+			return true;
+	return false;
+}
+
+/*
+ * Whether nothing of a closed handle is mapped any more. The daemon says so by hanging up, but a daemon that died
+ * hangs up as well; the table may be out of date; and /proc/self/maps does not tell the handles of one file apart. So
+ * it is either certain from the last, or two must agree.
+ */
+static bool file_is_gone(struct pgc_file *f, bool *resynced)
+{
+	bool mapped = __atomic_load_n(&f->mapped, __ATOMIC_RELAXED), hung_up;
+
+	if (!mapped && f->maps == 0)
+		return true;
+	hung_up = !mapped || conn_hung_up(&f->conn);
+	if (f->maps > 0 && !hung_up)
+		return false;
+	if (!*resynced && !table_resync())
+		return hung_up && f->maps == 0;
+	*resynced = true;
+	return f->maps == 0 && (hung_up || !memfd_is_mapped(f));
+}
+
+void file_reap(void)
+{
+	struct pgc_file *gone = NULL, *f, *next;
+	bool resynced = false;
+
+	pthread_mutex_lock(&lib.lock);
+	for (f = lib.files; f; f = next) {
+		next = f->next;
+		if (!f->closed || f->busy > 0 || !file_is_gone(f, &resynced))
+			continue;
+		file_unlink(f);
+		f->next = gone;
+		gone = f;
+	}
+	pthread_mutex_unlock(&lib.lock);
+	for (f = gone; f; f = next) {
+		next = f->next;
+		file_destroy(f);
+	}
+}
+
+void file_forked(struct pgc_file *f)
+{
+	/*
+	 * The socket is the parent's: closed, never shut down and never written to. The userfaultfd serves the parent
+	 * only.
+	 */
+	close_fd(&f->conn.fd);
+	close_fd(&f->uffd);
+	close_fd(&f->xfer_fd);
+	conn_init(&f->conn);
+	file_init_locks(f);
+	f->xfer_used = 0;
+	f->busy = 0;
+	f->mapped = false;
+	__atomic_store_n(&f->stale, true, __ATOMIC_RELEASE);
+}
+
+bool file_is_uri(const char *s)
+{
+	if (*s < 'a' || *s > 'z')
+		return false;
+	while ((*s >= 'a' && *s <= 'z') || (*s >= '0' && *s <= '9') || *s == '+' || *s == '.' || *s == '-')
+		s++;
+	return *s == ':';
+}
+
+/* A description of our own of what `fd` stands for. */
+static int reopen(int fd, int flags)
+{
+	char path[40];
+	int r;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	r = open(path, flags | O_CLOEXEC | O_NOCTTY);
+	return r < 0 ? -errno : r;
+}
+
+static int check_kind(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (S_ISDIR(st.st_mode))
+		return -EISDIR;
+	return S_ISREG(st.st_mode) || S_ISBLK(st.st_mode) ? 0 : -EINVAL;
+}
+
+/* Takes `buffered`, a description of the library's own. */
+static int open_handle(struct pgc_file **ret, int buffered, const char *uri, int accmode, int flags, bool direct)
+{
+	struct pgc_file *f;
+	int r;
+
+	fork_init();
+	file_reap();
+	f = file_new(accmode, flags & O_SYNC);
+	if (!f) {
+		close_fd(&buffered);
+		return -ENOMEM;
+	}
+	f->buffered = buffered;
+	if (buffered >= 0 && direct) {
+		r = reopen(buffered, (fcntl(buffered, F_GETFL) & O_ACCMODE) | O_DIRECT);
+		f->direct = r < 0 ? -1 : r;
+	}
+	if (uri)
+		strcpy(f->uri, uri);
+	r = file_connect(f);
+	if (r == 0 && (flags & O_TRUNC) && (flags & (O_CREAT | O_EXCL)) != (O_CREAT | O_EXCL)) {
+		struct pgc_msg m = { .type = PGC_MSG_TRUNCATE };
+		r = file_request(f, &m, NULL, 0);
+	}
+	if (r < 0) {
+		file_abandon(f);
+		return r;
+	}
+	pthread_mutex_lock(&lib.lock);
+	f->opening = false;
+	pthread_mutex_unlock(&lib.lock);
+	*ret = f;
+	return 0;
+}
+
+/* open(2) with what the daemon can use of the flags. A description that may read as well lets it fill partial pages. */
+static int open_path(const char *path, int flags, mode_t mode)
+{
+	int keep = flags & ~(O_ACCMODE | O_TRUNC | O_APPEND | O_DIRECT | O_SYNC | O_DSYNC | O_ASYNC | O_NONBLOCK);
+	int acc = flags & O_ACCMODE;
+	int try[2] = { acc == O_WRONLY ? O_RDWR : acc, acc }, fd = -1, r;
+
+	for (int i = 0; i < 2; i++) {
+		/* O_NONBLOCK: a FIFO, which is refused below, must not hang. A file under a lease is waited for. */
+		fd = open(path, keep | try[i] | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, mode);
+		if (fd < 0 && errno == EWOULDBLOCK)
+			fd = open(path, keep | try[i] | O_CLOEXEC | O_NOCTTY, mode);
+		if (fd >= 0 || errno != EACCES)
+			break;
+	}
+	if (fd < 0)
+		return -errno;
+	r = check_kind(fd);
+	if (r == 0 && fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) < 0)
+		r = -errno;
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	return fd;
+}
+
+PGC_PUBLIC int pgc_open(struct pgc_file **ret, const char *path_or_uri, int flags, mode_t mode)
+{
+	NO_CANCEL;
+	int acc = flags & O_ACCMODE, fd;
+
+	if (!ret || !path_or_uri)
+		return -EFAULT;
+	if (flags & O_PATH)
+		return -EBADF;
+	if (acc != O_RDONLY && acc != O_WRONLY && acc != O_RDWR)
+		return -EINVAL;
+	if ((flags & O_TRUNC) && acc == O_RDONLY)
+		return -EINVAL;
+	if (file_is_uri(path_or_uri)) {
+		if (strlen(path_or_uri) >= sizeof(((struct pgc_file *)0)->uri))
+			return -ENAMETOOLONG;
+		if (flags & O_DIRECTORY)
+			return -ENOTDIR;
+		if ((flags & O_CREAT) && (flags & O_EXCL))
+			return -EINVAL;
+		return open_handle(ret, -1, path_or_uri, acc, flags, false);
+	}
+	fd = open_path(path_or_uri, flags, mode);
+	return fd < 0 ? fd : open_handle(ret, fd, NULL, acc, flags, true);
+}
+
+PGC_PUBLIC int pgc_fdopen(struct pgc_file **ret, int fd)
+{
+	NO_CANCEL;
+	bool direct = true;
+	int flags, acc, own, r;
+
+	if (!ret)
+		return -EFAULT;
+	flags = fcntl(fd, F_GETFL);
+	if (flags < 0)
+		return -errno;
+	if (flags & O_PATH)
+		return -EBADF;
+	r = check_kind(fd);
+	if (r < 0)
+		return r;
+	acc = flags & O_ACCMODE;
+	if (acc == 3)
+		return -EINVAL;
+	own = reopen(fd, acc == O_WRONLY ? O_RDWR : acc);
+	if (own < 0 && acc == O_WRONLY)
+		own = reopen(fd, acc);
+	if (own < 0) {
+		/*
+		 * The description itself is as good, unless a write with it goes elsewhere than it says, or must be
+		 * aligned.
+		 */
+		if (own == -EMFILE || own == -ENFILE || own == -ENOMEM || (flags & O_DIRECT) ||
+		    ((flags & O_APPEND) && acc != O_RDONLY))
+			return own;
+		own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+		if (own < 0)
+			return -errno;
+		direct = false;
+	}
+	return open_handle(ret, own, NULL, acc, flags & O_SYNC, direct);
+}
+
+void file_send_close(struct pgc_file *f)
+{
+	struct pgc_msg m = { .type = PGC_MSG_CLOSE };
+
+	/* Whatever the answer, the handle is closed: with a dead daemon it lives on until nothing is mapped. */
+	if (__atomic_load_n(&f->mapped, __ATOMIC_RELAXED))
+		conn_request(&f->conn, &m, NULL, 0, NULL, 0);
+}
+
+PGC_PUBLIC int pgc_close(struct pgc_file *f)
+{
+	NO_CANCEL;
+
+	if (!f)
+		return -EBADF;
+	/* Calls that found the handle by an address may be sending what is not allowed after CLOSE. */
+	pthread_mutex_lock(&lib.lock);
+	f->closed = true;
+	while (f->busy > 0)
+		pthread_cond_wait(&lib.idle, &lib.lock);
+	f->busy = 1;
+	pthread_mutex_unlock(&lib.lock);
+	file_send_close(f);
+	file_put(f);
+	file_reap();
+	return 0;
+}
+
+int file_sync(struct pgc_file *f, bool data)
+{
+	struct pgc_msg m = { .type = PGC_MSG_SYNC };
+
+	m.sync.flags = data ? PGC_SYNC_DATA : 0;
+	return file_request(f, &m, NULL, 0);
+}
+
+int file_sync_any(dev_t mem_dev, ino_t mem_ino)
+{
+	struct pgc_file *f;
+	int r;
+
+	pthread_mutex_lock(&lib.lock);
+	for (f = lib.files; f; f = f->next)
+		if (!f->opening && !f->closed && f->memfd >= 0 && f->mem_ino == mem_ino && f->mem_dev == mem_dev)
+			break;
+	if (f)
+		f->busy++;
+	pthread_mutex_unlock(&lib.lock);
+	if (!f)
+		return -ENOENT;
+	r = file_sync(f, false);
+	file_put(f);
+	return r;
+}
+
+PGC_PUBLIC int pgc_fsync(struct pgc_file *f)
+{
+	NO_CANCEL;
+
+	return f ? file_sync(f, false) : -EBADF;
+}
+
+PGC_PUBLIC int pgc_fdatasync(struct pgc_file *f)
+{
+	NO_CANCEL;
+
+	return f ? file_sync(f, true) : -EBADF;
+}
+
+PGC_PUBLIC int pgc_ftruncate(struct pgc_file *f, off_t size)
+{
+	NO_CANCEL;
+	struct pgc_msg m = { .type = PGC_MSG_TRUNCATE };
+
+	if (!f)
+		return -EBADF;
+	if (size < 0 || f->accmode == O_RDONLY)
+		return -EINVAL;
+	m.truncate.size = (uint64_t)size;
+	return file_request(f, &m, NULL, 0);
+}
+
+PGC_PUBLIC int pgc_fallocate(struct pgc_file *f, int mode, off_t off, off_t len)
+{
+	NO_CANCEL;
+	struct pgc_msg m = { .type = PGC_MSG_FALLOCATE };
+
+	if (!f)
+		return -EBADF;
+	if (off < 0 || len <= 0)
+		return -EINVAL;
+	switch (mode) {
+	case 0:
+	case FALLOC_FL_KEEP_SIZE:
+	case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
+	case FALLOC_FL_ZERO_RANGE:
+	case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
+		break;
+	default:
+		return -EOPNOTSUPP;
+	}
+	if (f->accmode == O_RDONLY)
+		return -EBADF;
+	if (len > INT64_MAX - off)
+		return -EFBIG;
+	m.fallocate = (struct pgc_fallocate){ .off = (uint64_t)off, .len = (uint64_t)len, .mode = mode };
+	return file_request(f, &m, NULL, 0);
+}
+
+PGC_PUBLIC int pgc_fstat(struct pgc_file *f, struct stat *ret)
+{
+	NO_CANCEL;
+	struct pgc_msg m = { .type = PGC_MSG_STAT };
+	const struct pgc_stat_reply *s = &m.stat_reply;
+	int r;
+
+	if (!f)
+		return -EBADF;
+	if (!ret)
+		return -EFAULT;
+	r = file_request(f, &m, NULL, 0);
+	if (r < 0)
+		return r;
+	*ret = (struct stat){
+		.st_dev = s->dev,
+		.st_ino = s->ino,
+		.st_mode = s->mode,
+		.st_nlink = s->nlink,
+		.st_uid = s->uid,
+		.st_gid = s->gid,
+		.st_rdev = s->rdev,
+		.st_size = (off_t)s->size,
+		.st_blksize = s->blksize,
+		.st_blocks = (blkcnt_t)s->blocks,
+		.st_atim = { s->atime_s, s->atime_ns },
+		.st_mtim = { s->mtime_s, s->mtime_ns },
+		.st_ctim = { s->ctime_s, s->ctime_ns },
+	};
+	return 0;
+}
+
+PGC_PUBLIC int pgc_fadvise(struct pgc_file *f, off_t off, off_t len, int advice)
+{
+	NO_CANCEL;
+	struct pgc_msg m = { .type = PGC_MSG_FADVISE };
+
+	if (!f)
+		return -EBADF;
+	if (off < 0 || len < 0)
+		return -EINVAL;
+	m.fadvise = (struct pgc_fadvise){
+		.off = (uint64_t)off, .len = (uint64_t)MIN(len, INT64_MAX - off), .advice = advice,
+	};
+	switch (advice) {
+	case POSIX_FADV_NORMAL:
+	case POSIX_FADV_RANDOM:
+	case POSIX_FADV_SEQUENTIAL:
+	case POSIX_FADV_WILLNEED:
+	case POSIX_FADV_DONTNEED:
+	case POSIX_FADV_NOREUSE:
+		return file_request(f, &m, NULL, 0);
+	default:
+		return -EINVAL;
+	}
+}
+
+PGC_PUBLIC int pgc_keep(struct pgc_file *f, off_t off, off_t len, bool on)
+{
+	NO_CANCEL;
+	struct pgc_msg m = { .type = PGC_MSG_KEEP };
+	uint64_t start, end;
+
+	if (!f)
+		return -EBADF;
+	if (off < 0 || len <= 0 || len > INT64_MAX - 2 * (off_t)PGC_PAGE_SIZE - off)
+		return -EINVAL;
+	if (f->accmode == O_RDONLY)
+		return -EBADF;
+	start = (uint64_t)off & ~PAGE_MASK_;
+	end = ((uint64_t)off + (uint64_t)len + PAGE_MASK_) & ~PAGE_MASK_;
+	m.keep = (struct pgc_keep){ .off = start, .len = end - start, .on = on };
+	return file_request(f, &m, NULL, 0);
+}
+
+PGC_PUBLIC const char *pgc_version(void)
+{
+	return PGC_VERSION;
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fork(2). Sockets and userfaultfds that a child inherits belong to its parent: it closes its copies before any other
+ * code runs and never sends on them. A handle gets a connection of its own in the child at its first use.
+ *
+ * Mappings: where the daemon follows forks (PGC_HANDLE_FORK_EVENTS) it has the child's userfaultfd by the event, and
+ * they are served as they are. Where it may not, the kernel takes the child's registration away, and holes would read
+ * as zeros. There, shared mappings are kept from the child (MADV_DONTFORK) and made anew here at the same address, and
+ * private ones are registered again here. What cannot be restored is left inaccessible: a signal is better than zeros.
+ *
+ * prepare() holds lib.lock over the fork, so that the table and the list of handles are whole in the child. All other
+ * locks belong to threads that the child does not have and are made anew.
+ */
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "libclient/internal.h"
+
+static void prepare(void)
+{
+	bool remake = false;
+
+	pthread_mutex_lock(&lib.lock);
+	for (const struct pgc_file *f = lib.files; f; f = f->next)
+		remake |= f->maps > 0 && !(file_flags(f) & PGC_HANDLE_FORK_EVENTS);
+	/* The child has to make what really is, not what the library remembers. */
+	if (remake)
+		table_resync();
+}
+
+static void parent(void)
+{
+	pthread_mutex_unlock(&lib.lock);
+}
+
+/* Nothing else may ever be mapped at an address that the program believes to be its file. */
+static void block_range(const struct mapping *m)
+{
+	mmap((void *)m->addr, m->len, PROT_NONE,
+	     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (m->tracked ? MAP_FIXED_NOREPLACE : MAP_FIXED), -1, 0);
+}
+
+static int remake(const struct mapping *m)
+{
+	int r = file_connect(m->f);
+	void *p;
+
+	if (r < 0)
+		return r;
+	if (m->tracked) {
+		p = mmap((void *)m->addr, m->len, PROT_NONE, MAP_SHARED | MAP_FIXED_NOREPLACE, m->f->memfd,
+			 (off_t)m->off);
+		if (p == MAP_FAILED)
+			return -errno;
+	}
+	r = map_attach(m->f, m);
+	if (r == 0 && m->tracked && m->prot != PROT_NONE && mprotect((void *)m->addr, m->len, m->prot) < 0)
+		r = -errno;
+	if (r < 0 && m->tracked)
+		munmap((void *)m->addr, m->len);
+	return r;
+}
+
+/* The child is the only thread, so the table is walked without its lock: connecting takes that. */
+static void restore_mappings(void)
+{
+	size_t n = 0;
+
+	/* As the parent's connections were: those made below may say otherwise. */
+	for (size_t i = 0; i < lib.n_map; i++)
+		lib.map[i].inherited |= !!(file_flags(lib.map[i].f) & PGC_HANDLE_FORK_EVENTS);
+	for (size_t i = 0; i < lib.n_map; i++) {
+		struct mapping *m = &lib.map[i];
+		bool lost = m->dontfork;
+
+		if (!lost && !m->inherited && remake(m) < 0) {
+			block_range(m);
+			lost = true;
+		}
+		if (lost)
+			m->f->maps--;
+		else
+			lib.map[n++] = *m;
+	}
+	lib.n_map = n;
+}
+
+static void child(void)
+{
+	struct pgc_file *f, *next;
+
+	pthread_mutex_init(&lib.lock, NULL);
+	pthread_cond_init(&lib.idle, NULL);
+	for (f = lib.files; f; f = next) {
+		next = f->next;
+		file_forked(f);
+		if (!f->opening)
+			continue;
+		/* The thread that was opening it is not here. */
+		*f->prev = next;
+		if (next)
+			next->prev = f->prev;
+		file_destroy(f);
+	}
+	restore_mappings();
+	for (f = lib.files; f; f = f->next)
+		if (f->closed)
+			file_send_close(f);
+}
+
+static void install(void)
+{
+	pthread_atfork(prepare, parent, child);
+}
+
+void fork_init(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, install);
+}
+
+/* As early as can be: child handlers run in the order in which they were installed. */
+__attribute__((constructor)) static void fork_construct(void)
+{
+	fork_init();
+}

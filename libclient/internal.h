@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the parts of libpagecached share. Calls go down only: fork, map, io, file, (conn, vma).
+ *
+ * Locks, in the order in which they may be taken: pgc_file.connect_lock, lib.lock, pgc_file.xfer_lock, conn.lock.
+ * Nothing waits for the daemon with lib.lock held, so a slow request on one handle delays no other handle.
+ *
+ * The library makes no thread, never logs, prints or exits, and every descriptor that it makes is close-on-exec.
+ */
+#pragma once
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include "pagecached.h"
+#include "pagecached/wire.h"
+
+/* A program that links the static library keeps its own names: ours all begin with pgc. */
+#define conn_address pgcpriv_conn_address
+#define conn_destroy pgcpriv_conn_destroy
+#define conn_dial pgcpriv_conn_dial
+#define conn_hello pgcpriv_conn_hello
+#define conn_hung_up pgcpriv_conn_hung_up
+#define conn_init pgcpriv_conn_init
+#define conn_request pgcpriv_conn_request
+#define file_connect pgcpriv_file_connect
+#define file_destroy pgcpriv_file_destroy
+#define file_forked pgcpriv_file_forked
+#define file_is_uri pgcpriv_file_is_uri
+#define file_put pgcpriv_file_put
+#define file_reap pgcpriv_file_reap
+#define file_request pgcpriv_file_request
+#define file_send_close pgcpriv_file_send_close
+#define file_sync pgcpriv_file_sync
+#define file_sync_any pgcpriv_file_sync_any
+#define fork_init pgcpriv_fork_init
+#define lib pgcpriv_lib
+#define map_attach pgcpriv_map_attach
+#define map_detach pgcpriv_map_detach
+#define map_populate_buffer pgcpriv_map_populate_buffer
+#define table_insert pgcpriv_table_insert
+#define table_next pgcpriv_table_next
+#define table_remove pgcpriv_table_remove
+#define table_reserve pgcpriv_table_reserve
+#define table_resync pgcpriv_table_resync
+#define table_set_dontfork pgcpriv_table_set_dontfork
+#define vma_close pgcpriv_vma_close
+#define vma_next pgcpriv_vma_next
+#define vma_open pgcpriv_vma_open
+#define vma_parse pgcpriv_vma_parse
+
+#define PGC_PUBLIC __attribute__((visibility("default")))
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define PAGE_MASK_ ((uint64_t)PGC_PAGE_SIZE - 1)
+#define RW_MAX 0x7ffff000u     /* what one read(2) or write(2) moves at most */
+
+#define CLEANUP(f) __attribute__((cleanup(f)))
+static inline void cleanup_close(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+}
+#define _cleanup_close_ CLEANUP(cleanup_close)
+static inline int take_fd(int *fd)
+{
+	int r = *fd;
+
+	*fd = -1;
+	return r;
+}
+static inline void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+/*
+ * Most of what the library does passes a cancellation point with its record on a list or with a slot taken. A
+ * thread is therefore not cancelled inside the library: each public function that may block opens with NO_CANCEL.
+ */
+static inline int cancel_off(void)
+{
+	int old = PTHREAD_CANCEL_ENABLE;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
+	return old;
+}
+static inline void cancel_restore(int *old)
+{
+	pthread_setcancelstate(*old, NULL);
+}
+#define NO_CANCEL int no_cancel_ CLEANUP(cancel_restore) __attribute__((unused)) = cancel_off()
+
+/* conn.c: one connection, used by any number of threads. */
+struct pending;
+struct conn {
+	int fd;                    /* -1: none. Changes only where lib.lock is held and nobody uses the connection */
+	pthread_mutex_t lock;      /* the rest */
+	pthread_cond_t slot;       /* outstanding fell below the limit, or dead */
+	bool receiving;            /* one of the waiting threads is in recvmsg() for all of them */
+	int dead;                  /* 0, or the negative errno that every request gets from now on */
+	unsigned outstanding;
+	uint64_t tag;
+	struct pending *pending;
+};
+
+void conn_init(struct conn *c);
+void conn_destroy(struct conn *c);
+/* The address of the daemon's socket, number `n` of those to try, into `ret`. -ENOENT: no more; -ENAMETOOLONG. */
+int conn_address(unsigned n, char *ret, size_t size);
+/* Connects an unbound socket to the first address that answers. -ECONNREFUSED: no daemon listens. */
+int conn_dial(int fd);
+/* HELLO. *ret_dev: a descriptor of /dev/userfaultfd, or -1. */
+int conn_hello(struct conn *c, int *ret_dev);
+/*
+ * Sends *msg with `fds` beside it, waits for the reply and puts it into *msg. The descriptors of the reply go to
+ * ret_fds, which has room for PGC_FDS_MAX, and must be `want_fds` when the reply's status is 0 and none otherwise;
+ * with want_fds -1 any number is taken. Entries that are not filled are -1. Returns 0, the reply's status negated, or:
+ * -ECONNRESET when the daemon hung up, -EPROTO when it sent nonsense (from then on every request fails so), -EMFILE
+ * when the reply's descriptors did not fit into the process.
+ */
+int conn_request(struct conn *c, struct pgc_msg *msg, const int *fds, int n_fds, int *ret_fds, int want_fds);
+bool conn_hung_up(struct conn *c);
+
+/* file.c: the handle. */
+#define XFER_SLOTS (PGC_XFER_SIZE / PGC_WRITE_MAX)
+struct pgc_file {
+	struct conn conn;
+
+	/* Set before the handle is handed out, constant then. */
+	int accmode;               /* O_RDONLY, O_WRONLY, O_RDWR */
+	int sync_flags;            /* O_SYNC or O_DSYNC: each write is followed by a sync */
+	char uri[sizeof(((struct pgc_open *)0)->uri)];
+	int buffered, direct;      /* kept open, as closing one would drop the process's record locks; -1: none */
+	int memfd;                 /* -1 where write-only */
+	dev_t mem_dev;             /* identity of the memfd, as in /proc/self/maps */
+	ino_t mem_ino;
+	uint64_t file_dev, file_ino;
+	const struct pgc_control_page *control;
+
+	/* Made anew in a forked child at first use, under connect_lock. */
+	pthread_mutex_t connect_lock;
+	/* Atomic: no connection yet. Release store after the fields below, acquire load before their use. */
+	bool stale;
+	int uffd;
+	uint32_t handle_flags;     /* PGC_HANDLE_*: atomic, relaxed; see file_flags() */
+	bool mapped;               /* atomic, relaxed: a MAP was sent on this connection */
+
+	pthread_mutex_t xfer_lock;
+	pthread_cond_t xfer_free;
+	int xfer_fd;               /* -1: not made yet */
+	unsigned xfer_used;        /* bit n: slot n is taken */
+
+	/* Under lib.lock, as are changes of memfd and its identity. */
+	struct pgc_file *next, **prev; /* lib.files */
+	bool opening;              /* not handed out yet */
+	bool closed;               /* pgc_close() was called: lives on for its mappings */
+	unsigned busy;             /* calls that found the handle through the table of mappings */
+	size_t maps;               /* entries of the table that name it */
+};
+
+static inline uint32_t file_flags(const struct pgc_file *f)
+{
+	return __atomic_load_n(&f->handle_flags, __ATOMIC_RELAXED);
+}
+
+/* map.c: one entry of the table of mappings. A hint: programs may call munmap(2) and mremap(2) behind the library. */
+struct mapping {
+	uintptr_t addr, len;
+	uint64_t off;
+	int prot;
+	bool shared;               /* as the program asked; what a read-only handle really maps is private */
+	bool tracked;              /* really shared and registered for write-protection */
+	bool inherited;            /* came by fork and is served as it is; this process's connection does not know it */
+	bool dontfork;             /* the program asked for MADV_DONTFORK */
+	bool guessed;              /* several handles have that memfd, and which one mapped it is not known */
+	bool closed;               /* set by table_next(): MSYNC is the only request that the handle may still send */
+	struct pgc_file *f;
+};
+
+/* The process-wide state. */
+struct lib {
+	pthread_mutex_t lock;
+	pthread_cond_t idle;       /* some handle's `busy` fell to 0 */
+	struct pgc_file *files;    /* all: opening, open, closed with mappings */
+	struct mapping *map;       /* sorted, without overlap */
+	size_t n_map, allocated;
+};
+extern struct lib lib;
+
+/* Builds the handle's connection in a forked child when it has none. Takes connect_lock. */
+int file_connect(struct pgc_file *f);
+/* conn_request() on a handle's connection, which is made first if need be. No descriptors in the reply. */
+int file_request(struct pgc_file *f, struct pgc_msg *msg, const int *fds, int n_fds);
+int file_sync(struct pgc_file *f, bool data);
+/* Through some handle of that memfd that is not closed. -ENOENT: there is none. */
+int file_sync_any(dev_t mem_dev, ino_t mem_ino);
+/*
+ * Frees closed handles whose mappings are gone. Takes lib.lock; may be called by any public function that waits for
+ * nobody.
+ */
+void file_reap(void);
+void file_send_close(struct pgc_file *f); /* when the daemon knows mappings of it */
+void file_put(struct pgc_file *f); /* ends one `busy` */
+/*
+ * In a forked child: forgets the parent's connection without a word on it, and all state of threads that are not here.
+ */
+void file_forked(struct pgc_file *f);
+void file_destroy(struct pgc_file *f); /* not in lib.files any more */
+bool file_is_uri(const char *s);
+
+/* map.c */
+/* The table; lib.lock is held. */
+int table_reserve(size_t more);                         /* -ENOMEM */
+void table_remove(uintptr_t addr, uintptr_t len);       /* needs room for one more entry */
+void table_insert(const struct mapping *m);             /* replaces what it overlaps; needs room for two more */
+bool table_resync(void);                                /* makes it the truth of /proc/self/maps; false: as it was */
+int table_set_dontfork(uintptr_t addr, uintptr_t end, bool on);
+/*
+ * The first entry that ends above `addr` and starts below `end`, cut to that range, its handle kept alive until
+ * file_put().
+ */
+bool table_next(uintptr_t addr, uintptr_t end, struct mapping *ret);
+/* Registers a mapped range and tells the daemon. The range is PROT_NONE, or nobody runs. */
+int map_attach(struct pgc_file *f, const struct mapping *m);
+void map_detach(struct pgc_file *f, uintptr_t addr, uintptr_t len);
+/*
+ * Fills and maps what of [buf, buf + n) lies in mappings whose faults are not served inside system calls. True:
+ * something was done, so the system call is worth another try.
+ */
+bool map_populate_buffer(const void *buf, size_t n, bool write);
+
+/* vma.c: the lines of /proc/self/maps. */
+struct vma {
+	uintptr_t start, end;
+	uint64_t off;
+	int prot;
+	bool shared;
+	dev_t dev;
+	ino_t ino;
+};
+struct vma_iter {
+	int fd;
+	size_t pos, have;
+	char buf[4096];
+};
+int vma_open(struct vma_iter *it);
+int vma_next(struct vma_iter *it, struct vma *ret);     /* 1; 0 at the end; a negative errno */
+void vma_close(struct vma_iter *it);
+bool vma_parse(const char *line, struct vma *ret);
+
+/* fork.c */
+void fork_init(void);                                   /* once a process */
