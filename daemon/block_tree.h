@@ -21,6 +21,8 @@ struct block {
 	char *addr;                /* the daemon's window over it, while the block exists */
 	struct pgc_cgroup_entry *cgroup; /* the first toucher's: charged */
 	uint64_t filling;          /* pages with a read from the store under way */
+	uint64_t unsynced;         /* pages written since the store's last good fsync */
+	struct list by_unsynced;   /* file->unsynced */
 	struct list waiters;       /* struct waiter */
 	struct list by_age;        /* the worker's blocks, oldest first */
 	uint32_t slot;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sending and receiving of messages. See conn.h; calls nothing but the kernel. */
+/* Sending and receiving of messages. See conn.h. May call ring. */
 #include "daemon/conn.h"
 
 #include <errno.h>
@@ -8,7 +8,17 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static void close_all(struct msghdr *h)
+void conn_close_fd(struct ring *ring, int fd)
+{
+	if (fd < 0)
+		return;
+	if (ring)
+		ring_close_fd(ring, fd);
+	else
+		close(fd);
+}
+
+static void close_all(struct ring *ring, struct msghdr *h)
 {
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
@@ -17,12 +27,12 @@ static void close_all(struct msghdr *h)
 			int fd;
 
 			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-			close(fd);
+			conn_close_fd(ring, fd);
 		}
 	}
 }
 
-int conn_receive(int sock, struct pgc_msg *ret, int *ret_fds, unsigned *ret_n_fds, const char **ret_reason)
+int conn_receive(struct ring *ring, int sock, struct pgc_msg *ret, int *ret_fds, unsigned *ret_n_fds, const char **ret_reason)
 {
 	/* One byte more than a message, so that a longer one shows; room for more descriptors than are allowed, so that they can be closed. */
 	struct { struct pgc_msg msg; char more; } buf;
@@ -57,7 +67,7 @@ int conn_receive(int sock, struct pgc_msg *ret, int *ret_fds, unsigned *ret_n_fd
 			n_fds = (unsigned)count;
 	}
 	if (*ret_reason) {
-		close_all(&h);
+		close_all(ring, &h);
 		return -EPROTO;
 	}
 	if (n_fds)

@@ -4,13 +4,20 @@
 
 #include <stdbool.h>
 
+#include "daemon/ring.h"
+
 #include "pagecached/wire.h"
 
 /*
- * One message. Returns 1, 0 at the end of the connection, -EAGAIN when none is there, -EPROTO for a wrong size or wrong descriptors
- * (*ret_reason says what; descriptors are closed), or another errno. fds: PGC_FDS_MAX of them, -1 where there is none.
+ * Closes a descriptor that a client passed. Closing may wait for the client (FUSE flushes), so the ring does it; `ring` NULL: here and now.
  */
-int conn_receive(int sock, struct pgc_msg *ret, int *ret_fds, unsigned *ret_n_fds, const char **ret_reason);
+void conn_close_fd(struct ring *ring, int fd);
+
+/*
+ * One message. Returns 1, 0 at the end of the connection, -EAGAIN when none is there, -EPROTO for a wrong size or wrong descriptors
+ * (*ret_reason says what; descriptors are closed, by `ring`), or another errno. fds: PGC_FDS_MAX of them, -1 where there is none.
+ */
+int conn_receive(struct ring *ring, int sock, struct pgc_msg *ret, int *ret_fds, unsigned *ret_n_fds, const char **ret_reason);
 /* -EAGAIN: the peer does not read its replies. Descriptors stay the caller's. */
 int conn_send(int sock, const struct pgc_msg *msg, const int *fds, unsigned n_fds);
 /* The answer to `request`, filled but for its body. */

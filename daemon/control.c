@@ -83,7 +83,7 @@ struct control_sync {
 	struct control_part *part;
 	struct file *file;
 	struct sync_dirty sync;
-	struct store_op op;
+	struct store_sync store_sync;
 };
 
 /* On the worker. */
@@ -104,23 +104,20 @@ static void control_sync_end(struct control_sync *cs, int error)
 }
 
 /* On the worker. */
-static void control_store_synced(struct store_op *op, ssize_t result)
+static void control_store_synced(struct store_sync *s, int error)
 {
-	control_sync_end(container_of(op, struct control_sync, op), (int)result);
+	control_sync_end(container_of(s, struct control_sync, store_sync), error);
 }
 
 /* On the worker. */
 static void control_written(struct sync_dirty *s, int error)
 {
 	struct control_sync *cs = container_of(s, struct control_sync, sync);
-	struct store *store = cs->file->store;
 
-	if (error || !store || !store->writable) {
+	if (error)
 		control_sync_end(cs, error);
-		return;
-	}
-	cs->op.done = control_store_synced;
-	store->ops->sync(store, &cs->op, false);
+	else
+		writeback_store_sync(&cs->store_sync, cs->file, false, control_store_synced);
 }
 
 /* On the worker. */

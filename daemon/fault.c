@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "daemon/log.h"
+#include "daemon/vma_query.h"
 #include "daemon/writeback.h"
 
 #define MESSAGES_PER_READ  16
@@ -30,6 +31,7 @@
 #define MAP_SEQUENTIAL     512u
 #define WRITE_WINDOW_MAX   64u
 #define POISONED_MAX       4096u
+#define POISON_PER_TURN    64u
 #define POISON_RETRY_NS    50000000ull
 #define POISON_BACKOFF_MAX 6u        /* 50 ms << 6 = 3.2 s */
 
@@ -42,6 +44,7 @@ struct fault {
 	uint64_t addr;             /* page-aligned */
 	bool write, protected;     /* protected: the page is mapped, write-protected */
 	int error;                 /* its page could not be read */
+	bool asked;                /* the kernel, what is mapped at addr */
 };
 
 static void queue_pending(struct space *s);
@@ -74,6 +77,7 @@ static void poison_heal(struct file *f, uint64_t first, uint64_t n)
 			continue; /* the timer tries again */
 		list_remove(&p->by_file);
 		list_remove(&p->by_space);
+		f->n_poisoned--;
 		free(p);
 	}
 	f->poison_backoff = 0;
@@ -90,7 +94,7 @@ static void poison_timer_expired(struct ring_timer *t)
 	/* Each has one turn; healing takes it, and others of its page, off whichever list they are on. */
 	list_init(&turn);
 	list_splice(&turn, &f->poisoned);
-	while ((p = list_first(&turn, struct poisoned, by_file))) {
+	for (unsigned n = 0; n < POISON_PER_TURN && (p = list_first(&turn, struct poisoned, by_file)); n++) {
 		uint64_t page = p->page;
 		struct block *b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
 
@@ -101,6 +105,8 @@ static void poison_timer_expired(struct ring_timer *t)
 		else if (page < file_pages(f))
 			(void)fill_start(f, page, 1, 1, p->space->cgroup); /* no room: the next turn */
 	}
+	list_splice(&turn, &f->poisoned); /* those that had no turn come first next time */
+	list_splice(&f->poisoned, &turn);
 	poison_arm(f);
 	file_maybe_idle(f);
 }
@@ -140,7 +146,7 @@ static void fault_resume(struct parked *p)
 	queue_pending(x->space);
 }
 
-static int fault_new(struct space *s, uint64_t addr, uint64_t flags)
+static int fault_new(struct space *s, uint64_t addr, uint64_t flags, pid_t tid)
 {
 	struct fault *x = calloc(1, sizeof(*x));
 
@@ -148,6 +154,8 @@ static int fault_new(struct space *s, uint64_t addr, uint64_t flags)
 		return -ENOMEM;
 	x->space = s;
 	x->addr = align_down(addr, PAGE_SIZE_);
+	if (!s->has_handle && tid > 0)
+		s->pid = tid; /* in the child's pid namespace, as far as that is ours */
 	x->write = flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP);
 	x->protected = flags & UFFD_PAGEFAULT_FLAG_WP;
 	waiter_init(&x->waiter, fault_ready);
@@ -156,6 +164,7 @@ static int fault_new(struct space *s, uint64_t addr, uint64_t flags)
 	list_init(&x->pending);
 	list_append(&s->faults, &x->link);
 	s->n_faults++;
+	s->last_addr = x->addr;
 	fault_again(x);
 	if (flags & UFFD_PAGEFAULT_FLAG_WP)
 		s->worker->stats->faults_wp++;
@@ -192,12 +201,19 @@ static uint64_t resident_pages(struct file *f, uint64_t page, uint64_t max)
 	return MIN(n, max);
 }
 
-/* A resident page is not in the memfd: a client punched it, which wrote zeros. */
+/*
+ * The kernel finds no page to map although it is resident. Either a client that may write punched it, which wrote zeros; or what this client has
+ * registered there is another file, and this one is none the worse for it: -EPERM.
+ */
 static int page_vanished(struct file *f, struct block *b, uint64_t page)
 {
+	off_t data;
 	int r;
 
 	file_heal(f);
+	data = lseek(f->memfd, (off_t)(page * PAGE_SIZE_), SEEK_DATA);
+	if (data == (off_t)(page * PAGE_SIZE_))
+		return -EPERM;
 	r = file_zero_pages(f, page, 1);
 	if (r < 0)
 		return r;
@@ -276,8 +292,8 @@ static int fault_poison(struct fault *x, uint64_t page, bool shared)
 	struct poisoned *p;
 	int r;
 
-	if (!s->worker->caps->poison)
-		return -EAGAIN;
+	if (!s->worker->caps->poison || f->n_poisoned >= POISONED_MAX)
+		return -EAGAIN; /* it waits, and the page is read again */
 	if (shared) {
 		r = uffd_protect(s->uffd, x->addr, PAGE_SIZE_, false, true);
 		if (r < 0)
@@ -294,6 +310,7 @@ static int fault_poison(struct fault *x, uint64_t page, bool shared)
 	*p = (struct poisoned){ .space = s, .addr = x->addr, .page = page, .shared = shared };
 	list_append(&f->poisoned, &p->by_file);
 	list_append(&s->poisoned, &p->by_space);
+	f->n_poisoned++;
 	s->worker->stats->poisoned_pages++;
 	if (!f->poison_timer.expired) {
 		ring_timer_init(&f->poison_timer, poison_timer_expired);
@@ -322,6 +339,95 @@ static int fault_unknown(struct fault *x)
 	return 0;
 }
 
+/* --- asking the kernel --- */
+
+static void asked(struct vma_query *q, int error)
+{
+	struct space *s = q->owner;
+	uint64_t addr = q->addr;
+	struct fault *x;
+
+	s->asking = false;
+	if (!s->closed && q->changes == s->changes) { /* else it may be history: ask again */
+		if (error == 0)
+			error = space_learn(s, q->start, q->end, q->off, q->shared && s->writable);
+		else if (error == -EACCES || error == -ESRCH)
+			error = space_guess(s, addr);
+		list_for_each(x, &s->faults, link)
+			if (x->addr == addr)
+				x->asked = true;
+	}
+	free(q);
+	if (!s->closed)
+		queue_pending(s);
+	space_unpin(s);
+}
+
+/* A registered address that nobody told us of: an mremap has made a mapping longer, or the client plays. */
+static int ask_kernel(struct fault *x)
+{
+	struct space *s = x->space;
+	struct file *f = s->file;
+	struct vma_query *q;
+
+	if (s->asking)
+		return -EAGAIN;
+	q = calloc(1, sizeof(*q));
+	if (!q)
+		return -EAGAIN;
+	*q = (struct vma_query){
+		.pid = s->pid, .addr = x->addr, .dev = f->memfd_dev, .ino = f->memfd_ino,
+		.changes = s->changes, .owner = s, .done = asked,
+	};
+	if (vma_query_start(q, &s->worker->ring) < 0) {
+		free(q);
+		return -EAGAIN;
+	}
+	s->asking = true;
+	space_pin(s);
+	return -EAGAIN;
+}
+
+static void last_looked(struct vma_query *q, int error)
+{
+	struct space *s = q->owner;
+
+	s->asking = false;
+	if (!s->closed) {
+		if (q->changes != s->changes)
+			fault_confirm_unmapped(s); /* the answer may be history */
+		else if (error == 0)
+			(void)space_learn(s, q->start, q->end, q->off, q->shared && s->writable);
+		else if (s->maps.map.n == 0)
+			s->confirmed = true;
+		if (s->confirmed && s->changed)
+			s->changed(s);
+	}
+	free(q);
+	space_unpin(s);
+}
+
+void fault_confirm_unmapped(struct space *s)
+{
+	struct vma_query *q;
+
+	if (s->asking || s->maps.map.n > 0)
+		return;
+	q = calloc(1, sizeof(*q));
+	if (!q)
+		return;
+	*q = (struct vma_query){
+		.pid = s->pid, .any = true, .dev = s->file->memfd_dev, .ino = s->file->memfd_ino,
+		.changes = s->changes, .owner = s, .done = last_looked,
+	};
+	if (vma_query_start(q, &s->worker->ring) < 0) {
+		free(q);
+		return;
+	}
+	s->asking = true;
+	space_pin(s);
+}
+
 /*
  * 0: answered; -EAGAIN: try again soon; -EINPROGRESS: it waits for a page, room or a barrier and comes back by itself.
  */
@@ -337,18 +443,24 @@ static int fault_step(struct fault *x)
 	int r;
 
 	if (space_find(s, x->addr, &seg, &off, &shared) < 0)
-		return fault_unknown(x);
+		return x->asked ? fault_unknown(x) : ask_kernel(x);
 	page = (off + (x->addr - seg.start)) / PAGE_SIZE_;
 	max = (seg.end - x->addr) / PAGE_SIZE_;
 	if (page >= file_pages(f)) {
 		file_heal(f); /* past the end: the kernel raises SIGBUS when it looks again */
 		return uffd_wake(s->uffd, x->addr, PAGE_SIZE_);
 	}
+	if (shared && x->write && file_is_stuck(f) && !x->error)
+		return -EAGAIN;
 	if (shared && x->write && w->draining)
 		return -EINPROGRESS; /* nothing may become dirty any more: it waits for the next daemon */
 	if (file_park(f, page, 1, &x->parked))
 		return -EINPROGRESS;
-	if (x->error && (x->error != -EFAULT)) {
+	if (x->error == -EAGAIN || x->error == -EINTR || x->error == -ENOMEM) {
+		x->error = 0;
+		return -EAGAIN;
+	}
+	if (x->error && x->error != -EFAULT) {
 		r = fault_poison(x, page, shared);
 		if (r == -EAGAIN || r == -ESRCH)
 			return r;
@@ -375,7 +487,8 @@ static int fault_step(struct fault *x)
 		waiter_add(&x->waiter, b, bit);
 		return -EINPROGRESS;
 	}
-	for (int tries = 0; tries < 2; tries++) {
+	/* Twice: between the kernel's answer and the look, a write-out may have put zeros where a client punched. */
+	for (int tries = 0; tries < 3; tries++) {
 		if (shared && x->write)
 			r = resolve_store(s, b, x->addr, page, max, x->protected);
 		else
@@ -383,7 +496,7 @@ static int fault_step(struct fault *x)
 		if (r != -EFAULT)
 			break;
 		r = page_vanished(f, b, page);
-		if (r < 0)
+		if (r < 0 && (r != -EPERM || tries > 0))
 			break;
 	}
 	return r;
@@ -410,9 +523,11 @@ static void fault_try(struct fault *x)
 		if (r < 0)
 			(void)uffd_wake(s->uffd, x->addr, PAGE_SIZE_);
 		break;
-	default: /* not expected of this kernel; waking alone would bring the same fault at once */
-		log_at(LOG_LEVEL_ERROR, s->file->e->name, s->pid, "a fault at %#llx cannot be answered, it gets SIGBUS: %s",
-		       (unsigned long long)x->addr, strerror(-r));
+	default: /* waking alone would bring the same fault at once */
+		if (!s->logged_unknown)
+			log_at(LOG_LEVEL_WARNING, s->file->e->name, s->pid, "a fault at %#llx cannot be answered, it gets SIGBUS: %s",
+			       (unsigned long long)x->addr, strerror(-r));
+		s->logged_unknown = true;
 		(void)uffd_protect(s->uffd, x->addr, PAGE_SIZE_, false, true);
 		(void)uffd_poison(s->uffd, x->addr, PAGE_SIZE_);
 		(void)uffd_wake(s->uffd, x->addr, PAGE_SIZE_);
@@ -432,7 +547,7 @@ static void fork_event(struct space *parent, int uffd)
 		log_at(LOG_LEVEL_ERROR, parent->file->e->name, parent->pid, "out of memory: a forked child is left without an answer");
 		return; /* the descriptor stays open: closing it would let the child read zeros */
 	}
-	child->pid = parent->pid;
+	child->last_addr = parent->last_addr;
 	if (space_copy(child, parent) < 0)
 		log_at(LOG_LEVEL_ERROR, parent->file->e->name, parent->pid, "out of memory: a forked child lacks mappings");
 	if (child->kernel_faults)
@@ -448,7 +563,7 @@ static void handle_message(struct space *s, const struct uffd_msg *m)
 
 	switch (m->event) {
 	case UFFD_EVENT_PAGEFAULT:
-		if (fault_new(s, m->arg.pagefault.address, m->arg.pagefault.flags) < 0)
+		if (fault_new(s, m->arg.pagefault.address, m->arg.pagefault.flags, (pid_t)m->arg.pagefault.feat.ptid) < 0)
 			(void)uffd_wake(s->uffd, align_down(m->arg.pagefault.address, PAGE_SIZE_), PAGE_SIZE_);
 		break;
 	case UFFD_EVENT_FORK:
@@ -546,8 +661,8 @@ static void watch_done(struct ring_op *op, int res, uint32_t cflags)
 	if (res >= 0)
 		space_round(&s->task);
 	if (!(cflags & IORING_CQE_F_MORE)) {
-		if (!s->closed && res >= 0) {
-			if (res & POLLERR)
+		if (!s->closed && res != -ECANCELED) {
+			if (res < 0 || (res & POLLERR))
 				worker_retry(s->worker, &s->rewatch); /* not at once: it may do so again */
 			else
 				watch_again(s);
@@ -715,7 +830,7 @@ void fault_check_children(struct worker *w)
 	list_for_each_safe(s, next, &w->handles, by_worker) {
 		struct range_seg *seg = range_map_lower(&s->maps.map, 0);
 
-		if (!s->has_handle && (s->gone || !seg || !uffd_alive(s->uffd, seg->r.start)))
+		if (!s->has_handle && !uffd_alive(s->uffd, seg ? seg->r.start : s->last_addr))
 			space_is_gone(s);
 	}
 }

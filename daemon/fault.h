@@ -20,5 +20,10 @@ void fault_drain_events(struct space *s);
  * Returns the bytes done or a negative errno (-EAGAIN: an event waits; -ENOENT: not mapped).
  */
 int64_t fault_populate(struct space *s, uint64_t addr, uint64_t len, bool write);
+/*
+ * No mapping is known of any more. An mremap may have left one that is not: looks, and then learns of it, or sets `confirmed` and calls
+ * s->changed().
+ */
+void fault_confirm_unmapped(struct space *s);
 /* Children that the kernel told us of have no socket that says when they end: asks each. */
 void fault_check_children(struct worker *w);

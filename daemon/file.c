@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sysmacros.h>
 
 #include "daemon/log.h"
 #include "daemon/proc_fd.h"
@@ -90,6 +91,7 @@ static bool evict_idle(struct worker *w)
 int file_new(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, const char *name)
 {
 	struct file *f;
+	struct stat st;
 	int64_t slot;
 	int r;
 
@@ -114,6 +116,7 @@ int file_new(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, co
 	list_init(&f->fills);
 	list_init(&f->ops);
 	list_init(&f->parked);
+	list_init(&f->unsynced);
 	list_init(&f->poisoned);
 	list_init(&f->publish.link);
 	list_init(&f->ops_task.link);
@@ -143,10 +146,12 @@ int file_new(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, co
 		goto fail;
 	}
 	/* Nobody reopens it through /proc with more rights than the descriptor that was given. */
-	if (fchmod(f->memfd, 0400) < 0) {
+	if (fchmod(f->memfd, 0400) < 0 || fstat(f->memfd, &st) < 0) {
 		r = -errno;
 		goto fail;
 	}
+	f->memfd_dev = st.st_dev;
+	f->memfd_ino = st.st_ino;
 	r = make_control_page(f);
 	if (r < 0)
 		goto fail;
@@ -215,7 +220,8 @@ static void remember_version(struct file *f, const struct store_stat *st)
 {
 	f->version = (struct file_version){ true, st->size, st->mtime, st->ctime };
 	f->unlinked = st->nlink == 0;
-	f->sparse = st->blocks * 512 < st->size;
+	/* Asking where holes are may block on what is no disk (FUSE, NFS: devices without a major number). */
+	f->sparse = st->blocks * 512 < st->size && major(st->dev) != 0;
 }
 
 /* The end in bytes of the last dirty page, 0: clean. */
@@ -245,7 +251,7 @@ int file_opened(struct file *f, const struct store_stat *st)
 		file_drop_clean(f, 0, ~0ull, false);
 		f->store_size = st->size;
 		r = file_set_size(f, MAX(st->size, dirty_end(f)));
-	} else if (!f->version.valid) {
+	} else if (changed || !f->version.valid) {
 		return 0; /* we are writing: what changed is our own doing, and is looked at when that is over */
 	}
 	if (r == 0)
@@ -275,7 +281,7 @@ void file_refresh_version(struct file *f)
 
 void file_maybe_idle(struct file *f)
 {
-	if (f->n_handles > 0 || f->state != FILE_READY || !list_empty(&f->opening) || f->worker->stopped)
+	if (f->n_handles > 0 || f->state == FILE_IDLE || !list_empty(&f->opening) || f->worker->stopped)
 		return;
 	if (!list_empty(&f->fills) || !list_empty(&f->writes) || !list_empty(&f->syncs) || !list_empty(&f->ops) ||
 	    f->version_busy || f->timers > 0 || f->requests > 0)
@@ -392,6 +398,7 @@ struct block *file_block(struct file *f, uint64_t index)
 	*b = (struct block){ .e = &w->state->blocks[slot], .file = f, .slot = (uint32_t)slot };
 	list_init(&b->waiters);
 	list_init(&b->by_age);
+	list_init(&b->by_unsynced);
 	if (host_mapper_inc_ref(&f->mapper, r) < 0)
 		goto fail;
 	if (host_mapper_map(&f->mapper, r, true, &iov, 1) != 1)
@@ -509,12 +516,28 @@ void block_set_keep(struct block *b, uint64_t pages, bool on)
 	}
 }
 
+void block_set_unsynced(struct block *b, uint64_t pages)
+{
+	b->unsynced |= pages;
+	if (list_empty(&b->by_unsynced))
+		list_append(&b->file->unsynced, &b->by_unsynced);
+}
+
+void block_clear_unsynced(struct block *b)
+{
+	b->unsynced = 0;
+	list_remove(&b->by_unsynced);
+}
+
 void file_clear_keep(struct file *f)
 {
 	if (f->kept_bytes == 0)
 		return;
-	for (struct block *b = block_tree_next(&f->blocks, 0, true); b; b = block_tree_next(&f->blocks, b->e->index + 1, true))
+	for (struct block *b = block_tree_next(&f->blocks, 0, false); b; b = block_tree_next(&f->blocks, b->e->index + 1, false)) {
+		block_set_dirty(b, b->e->keep); /* one in writeback too: it was writable until now */
 		block_set_keep(b, ~0ull, false);
+	}
+	f->worker->kept_bytes -= f->kept_bytes;
 	dirty_set_free(&f->kept);
 	dirty_set_init(&f->kept);
 	f->kept_bytes = 0;
@@ -547,6 +570,7 @@ bool block_maybe_free(struct block *b)
 		return false;
 	block_tree_remove(&f->blocks, b);
 	list_remove(&b->by_age);
+	list_remove(&b->by_unsynced);
 	host_mapper_dec_ref(&f->mapper, r);
 	memset(b->e, 0, sizeof(*b->e));
 	slot_pool_give(&w->block_slots, b->slot);
@@ -724,4 +748,9 @@ void file_record_error(struct file *f, int error)
 	f->e->error = (uint32_t)-error;
 	f->e->flags |= PGC_FILE_ERROR;
 	f->worker->stats->writeout_errors++;
+}
+
+bool file_is_stuck(const struct file *f)
+{
+	return f->last_error && f->e->dirty > f->worker->budget->max / 8;
 }

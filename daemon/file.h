@@ -46,6 +46,7 @@ struct file {
 
 	/* Memory: owned by this module. */
 	int memfd, memfd_ro;       /* memfd_ro: the same, opened O_RDONLY, for read-only handles */
+	uint64_t memfd_dev, memfd_ino; /* as /proc/PID/maps shows them */
 	int control_fd;            /* sealed; given to clients */
 	struct pgc_control_page *control;
 	uint64_t size;             /* bytes, as clients see it; the memfd has the same size */
@@ -78,7 +79,8 @@ struct file {
 	/* In flight: fill.c and writeback.c. */
 	struct list fills;
 	struct list writes;        /* struct wb, in order of issue */
-	uint64_t write_seq;
+	uint64_t write_seq, writes_done;
+	struct list unsynced;      /* blocks with pages that were written since the store's last good fsync */
 	struct list syncs;         /* struct sync_dirty */
 	struct task sync_task;
 	bool background;           /* a background write-out is running */
@@ -86,6 +88,7 @@ struct file {
 	uint32_t errseq;           /* counts failed write-outs */
 	int last_error;            /* of the last write-out, 0: it went well */
 	int errseq_code;           /* what is reported for errseq */
+	unsigned n_async;          /* write-outs that nobody waits for */
 	unsigned requests;         /* in flight: the file stays */
 
 	/* Changes of size and content, one at a time: ops.c. */
@@ -96,6 +99,7 @@ struct file {
 
 	/* Poisoned pages, to be tried again: fault.c. */
 	struct list poisoned;
+	unsigned n_poisoned;
 	struct ring_timer poison_timer;
 	unsigned poison_backoff;
 	unsigned timers;           /* armed timers that point here: the file may not be freed */
@@ -135,6 +139,9 @@ void block_set_dirty(struct block *b, uint64_t pages);
 void block_clear_dirty(struct block *b, uint64_t pages);
 void block_set_writeback(struct block *b, uint64_t pages, bool on);
 void block_set_keep(struct block *b, uint64_t pages, bool on);
+/* Written, but not yet covered by an fsync of the store; clear forgets all of the block's. */
+void block_set_unsynced(struct block *b, uint64_t pages);
+void block_clear_unsynced(struct block *b);
 /* Forgets pages (not filling, not in writeback): resident, dirty and keep go, the charge is given back. The memfd is the caller's. */
 void block_forget(struct block *b, uint64_t pages);
 /* Frees the block when nothing of it is left. Returns whether it did. */
@@ -173,5 +180,10 @@ void file_lift_barrier(struct file *f);
 /* References changed: the `mappings` map is brought up to date at the end of the round. */
 void file_refs_changed(struct file *f);
 
+/*
+ * Its store takes nothing and it has a good part of the memory dirty already: no more of it may become dirty, or it would take the
+ * memory of all others.
+ */
+bool file_is_stuck(const struct file *f);
 /* A write-out failed: every handle will hear of it once. */
 void file_record_error(struct file *f, int error);

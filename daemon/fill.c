@@ -270,10 +270,15 @@ static uint64_t missing_run(struct file *f, uint64_t first, uint64_t max)
 	return n;
 }
 
+/* A block that was made for nothing is no room that others wait for. */
 static void part_unbegin(struct block *b, uint64_t pages, int arg)
 {
+	struct worker *w = b->file->worker;
+	bool room = w->room_made;
+
 	b->filling &= ~pages;
 	block_maybe_free(b);
+	w->room_made = room;
 }
 
 

@@ -32,13 +32,12 @@ void xfer_unref(struct xfer *x)
 	free(x);
 }
 
-void open_job_free(struct open_job *job)
+void open_job_free(struct ring *ring, struct open_job *job)
 {
 	int *fds[] = { &job->sock, &job->uffd, &job->buffered, &job->direct, &job->memfd };
 
 	for (size_t i = 0; i < ELEMENTSOF(fds); i++)
-		if (*fds[i] >= 0)
-			close(*fds[i]);
+		conn_close_fd(ring, *fds[i]);
 	free(job);
 }
 
@@ -140,7 +139,7 @@ static void read_requests(struct handle *h)
 
 		if (h->n_requests >= PGC_REQUESTS_MAX || h->worker->draining)
 			return; /* goes on when one is answered */
-		r = conn_receive(h->sock, &msg, fds, &n_fds, &reason);
+		r = conn_receive(&h->worker->ring, h->sock, &msg, fds, &n_fds, &reason);
 		if (r == -EAGAIN)
 			return;
 		if (r <= 0) {
@@ -148,6 +147,8 @@ static void read_requests(struct handle *h)
 			return;
 		}
 		reason = request_begin(h, &msg, fds, n_fds);
+		for (unsigned k = 0; k < n_fds; k++)
+			conn_close_fd(&h->worker->ring, fds[k]);
 		if (reason) {
 			handle_end(h, reason);
 			return;
@@ -198,13 +199,17 @@ static void space_changed(struct space *s)
 {
 	struct handle *h = s->owner;
 
-	if (s->gone || (h->closing && s->maps.map.n == 0))
+	if (s->gone || (h->closing && s->maps.map.n == 0 && s->confirmed))
 		worker_queue(h->worker, &h->ending);
+	else if (h->closing && s->maps.map.n == 0)
+		fault_confirm_unmapped(s);
 }
 
-static void child_changed(struct space *s) { worker_queue(s->worker, &s->ending); }
-
-#define CHILD_CHECK_NS 1000000000ull
+static void child_changed(struct space *s)
+{
+	if (s->gone)
+		worker_queue(s->worker, &s->ending);
+}
 
 static void child_forked(struct space *child, struct space *parent);
 
@@ -213,15 +218,15 @@ static void adopt_child(struct space *s, uid_t uid, uint32_t cgroup_slot)
 	struct worker *w = s->worker;
 	struct child *c = calloc(1, sizeof(*c));
 
-	if (!c)
-		return; /* it is served all the same; its end is not counted back */
-	*c = (struct child){ uid, cgroup_slot };
-	s->owner = c;
 	s->changed = child_changed;
 	s->forked = child_forked;
 	s->ending.run = child_ending;
-	handle_count_hook(w, uid, cgroup_slot, 1);
 	ring_timer_arm(&w->ring, &w->child_timer, CHILD_CHECK_NS);
+	if (!c)
+		return; /* it is served all the same, and counted for nobody */
+	*c = (struct child){ uid, cgroup_slot };
+	s->owner = c;
+	handle_count_hook(w, uid, cgroup_slot, 1);
 }
 
 static void child_forked(struct space *child, struct space *parent)
@@ -250,12 +255,8 @@ static void open_failed(struct open_job *job, int error)
 	(void)conn_send(job->sock, &reply, NULL, 0);
 	handle_count_hook(job->worker, job->uid, job->cgroup_slot, -1);
 	list_remove(&job->link);
-	open_job_free(job);
-	if (!f || !list_empty(&f->opening) || f->n_handles > 0)
-		return;
-	if (f->state == FILE_OPENING)
-		file_free(f);
-	else
+	open_job_free(&job->worker->ring, job);
+	if (f)
 		file_maybe_idle(f);
 }
 
@@ -342,7 +343,7 @@ static void opened(struct store_op *op, ssize_t result)
 	fault_watch(h->space);
 	watch_socket(h);
 	handle_reply(h, &reply, fds, h->readable && job->msg.type == PGC_MSG_OPEN ? 2 : 1);
-	open_job_free(job);
+	open_job_free(&job->worker->ring, job);
 }
 
 /* CLONE: the memfd that came must be this file's own. */
@@ -411,8 +412,12 @@ void handle_open(struct open_job *job)
 		file_set_name(f, job->name);
 	}
 	r = open_store(job, f);
-	if (r == 0)
+	if (r == 0) {
 		r = uffd_accept(job->uffd, w->caps);
+		if (r < 0)
+			log_at(LOG_LEVEL_WARNING, f->e->name, job->pid,
+			       "open refused: the userfaultfd is none, or blocking, or configured already: %s", strerror(-r));
+	}
 	if (r < 0) {
 		open_failed(job, r);
 		return;

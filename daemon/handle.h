@@ -61,18 +61,20 @@ struct handle {
 	struct task task;          /* more to read */
 	struct task ending;
 	struct list requests;      /* struct request */
-	unsigned n_requests;
+	unsigned n_requests, data_writes; /* data_writes: with a data memfd, at most one */
 	struct xfer *xfer;         /* NULL: none yet */
 };
 
 /* Runs on the worker, by the job's op. */
 void handle_open(struct open_job *job);
-/* Releases a job and what it still owns. */
-void open_job_free(struct open_job *job);
+/* Releases a job and what it still owns; `ring`: the calling thread's. */
+void open_job_free(struct ring *ring, struct open_job *job);
 /* Ends the connection. `reason`: logged when it is not NULL. */
 void handle_end(struct handle *h, const char *reason);
 /* Sends a reply; a client that does not read ends its connection. */
 void handle_reply(struct handle *h, const struct pgc_msg *reply, const int *fds, unsigned n_fds);
+/* How often forked children that have no socket are asked whether they are still there. */
+#define CHILD_CHECK_NS 1000000000ull
 /* All handles of a worker end, at shutdown. */
 void handle_end_all(struct worker *w);
 

@@ -28,7 +28,8 @@ static void op_ready(struct waiter *w, int error)
 {
 	struct file_op *op = container_of(w, struct file_op, waiter);
 
-	op->store_op.result = error;
+	if (op->needs_page)
+		op->store_op.result = error; /* a page that is covered whole need not have been read */
 	op_again(op);
 }
 
@@ -68,6 +69,7 @@ static int need_page(struct file_op *op, uint64_t page)
 	b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
 	if (!b || !(b->filling & (1ull << (page % PGC_BLOCK_PAGES))))
 		return -EIO;
+	op->needs_page = true;
 	waiter_add(&op->waiter, b, 1ull << (page % PGC_BLOCK_PAGES));
 	return WAIT;
 }
@@ -86,6 +88,7 @@ static int64_t count_new(struct file_op *op, uint64_t from, uint64_t to)
 			return -ENOBUFS;
 		pages = block_mask(b, p, to);
 		if (b->filling & pages) {
+			op->needs_page = false;
 			waiter_add(&op->waiter, b, pages);
 			return -EINPROGRESS;
 		}
@@ -94,15 +97,18 @@ static int64_t count_new(struct file_op *op, uint64_t from, uint64_t to)
 	return n;
 }
 
-/* Blocks that were made for the write and stay empty. */
+/* Blocks that were made for the write and stay empty. That is no room that others wait for. */
 static void free_empty(struct file *f, uint64_t from, uint64_t to)
 {
+	bool room = f->worker->room_made;
+
 	for (uint64_t p = from; p < to; p = align_down(p, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES) {
 		struct block *b = block_tree_find(&f->blocks, p / PGC_BLOCK_PAGES);
 
 		if (b)
 			block_maybe_free(b);
 	}
+	f->worker->room_made = room;
 }
 
 static void mark_written(struct file_op *op, uint64_t from, uint64_t to)
@@ -128,6 +134,8 @@ static int write_chunk(struct file_op *op, uint64_t lo, uint64_t hi)
 
 	if (op->store_op.result < 0)
 		return (int)op->store_op.result; /* a page at an end could not be read */
+	if (file_is_stuck(f))
+		return f->last_error;
 	for (int tries = 0;; tries++) {
 		if (lo % PAGE_SIZE_) {
 			r = need_page(op, from);
@@ -151,6 +159,7 @@ static int write_chunk(struct file_op *op, uint64_t lo, uint64_t hi)
 		if (again == fresh)
 			break;
 		budget_uncharge(w, (uint64_t)fresh);
+		w->room_made = false;
 		if (again == -EINPROGRESS)
 			return WAIT;
 		if (tries == 8)
@@ -246,7 +255,8 @@ static void put_barrier(struct file *f, uint64_t from, uint64_t to)
 
 /* --- truncate --- */
 
-enum { BEGIN, BARRIER, ASKED, ANSWERED };
+/* ASKED and EXTENDING wait for the store; its answer is the step after. */
+enum { BEGIN, BARRIER, ASKED, ANSWERED, EXTENDING, EXTENDED };
 
 static int step_truncate(struct file_op *op)
 {
@@ -361,9 +371,18 @@ static int step_fallocate(struct file_op *op)
 		f->store->ops->fallocate(f->store, &op->store_op, op->mode, op->off, op->len);
 		return WAIT;
 	case ASKED:
+	case EXTENDING:
 		return WAIT;
 	default:
 		r = (int)op->store_op.result;
+		if (r == 0 && zeroes && op->step == ANSWERED && f->store_size < f->size && end > f->store_size) {
+			/* The dirty pages that would have made the store this long may be among those that go. */
+			op->step = EXTENDING;
+			f->store->ops->truncate(f->store, &op->store_op, f->size);
+			return WAIT;
+		}
+		if (op->step == EXTENDED && r == 0)
+			f->store_size = f->size;
 		if (r == 0) {
 			if (zeroes)
 				punch_memory(f, op->off, end);
@@ -403,11 +422,14 @@ static void run_ops(struct task *t)
 	if (r == WAIT)
 		return;
 	list_remove(&op->link);
+	f->requests++; /* whoever is told may be the last to use the file */
 	op->done(op, r);
+	f->requests--;
 	if (!list_empty(&f->ops))
 		worker_queue(f->worker, t);
 	else if (f->e->dirty == 0 && !f->version.valid && list_empty(&f->writes))
 		file_refresh_version(f);
+	file_maybe_idle(f);
 }
 
 void ops_queue(struct file *f, struct file_op *op)

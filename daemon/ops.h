@@ -25,6 +25,7 @@ struct file_op {
 	struct file *file;
 	uint64_t moved;            /* bytes that were written, also when it fails */
 	unsigned step;
+	bool needs_page;           /* the waiter's page must have been read */
 	struct waiter waiter;
 	struct parked parked;
 	struct store_op store_op;

@@ -11,6 +11,7 @@
 #include "daemon/writeback.h"
 
 #define RECLAIM_BATCH 256u           /* pages */
+#define NO_RECLAIM_NS 1000000ull
 #define RECLAIM_SCAN  8192u          /* blocks looked at in one go */
 
 struct reclaim_ask {
@@ -97,16 +98,24 @@ void reclaim_free(struct worker *w)
 
 bool reclaim_charge(struct worker *w, uint64_t pages)
 {
+	uint64_t now;
+
 	if (budget_try_charge(w, pages))
 		return true;
+	/* Nothing could be dropped a moment ago: looking through all blocks for each who asks would be all that is done. */
+	now = now_ns();
+	if (now < w->no_reclaim_until)
+		return false;
 	if (reclaim_pages(w, MAX(pages, RECLAIM_BATCH)) > 0 && budget_try_charge(w, pages))
 		return true;
+	w->no_reclaim_until = now + NO_RECLAIM_NS;
 	write_all_back(w);
 	for (unsigned i = 0; i < w->n_workers; i++)
 		if (i != w->id && !w->asks[i].busy) {
 			w->asks[i].busy = true;
 			w->asks[i].op.done = ask_arrived;
-			ring_post(&w->ring, &w->all[i].ring, &w->asks[i].op, (int)MAX(pages, RECLAIM_BATCH));
+			if (ring_post(&w->ring, &w->all[i].ring, &w->asks[i].op, (int)MAX(pages, RECLAIM_BATCH)) < 0)
+				w->asks[i].busy = false;
 		}
 	return false;
 }

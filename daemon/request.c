@@ -29,8 +29,9 @@ struct request {
 	struct waiter waiter;
 	struct parked parked;
 	int error;                 /* of a waiter */
-	uint64_t done;             /* READ, POPULATE: bytes; MSYNC: address */
+	uint64_t done;             /* READ, POPULATE: bytes */
 	struct sync_dirty sync;
+	struct store_sync store_sync;
 	struct store_op store_op;
 	struct store_stat stat;
 	struct file_op file_op;
@@ -57,6 +58,8 @@ static void request_free(struct request *r)
 	if (r->handle) {
 		struct handle *h = r->handle;
 
+		if (r->data)
+			h->data_writes--;
 		if (h->n_requests-- == PGC_REQUESTS_MAX)
 			worker_queue(h->worker, &h->task); /* its socket was not read any more */
 	}
@@ -170,7 +173,7 @@ static void advance_read(struct request *r)
 		r->done = MIN((page + 1) * PAGE_SIZE_, end) - off;
 	}
 	/* Room may have been made at the expense of what was read first: then only what is still here counts. */
-	end = MIN(off + r->done, f->size);
+	end = MIN(off + (r->error ? r->msg.read.len : r->done), f->size);
 	r->done = 0;
 	while (off + r->done < end && is_resident(f, (off + r->done) / PAGE_SIZE_))
 		r->done = MIN(align_down(off + r->done, PAGE_SIZE_) + PAGE_SIZE_, end) - off;
@@ -235,7 +238,7 @@ static void advance_populate(struct request *r)
 	request_end(r, 0);
 }
 
-/* --- SYNC, MSYNC --- */
+/* --- SYNC --- */
 
 static void synced(struct request *r, int error)
 {
@@ -252,27 +255,9 @@ static void synced(struct request *r, int error)
 	request_end(r, error);
 }
 
-static void store_synced(struct store_op *op, ssize_t result)
+static void store_synced(struct store_sync *s, int error)
 {
-	struct request *r = container_of(op, struct request, store_op);
-
-	if (result < 0) {
-		log_at(LOG_LEVEL_ERROR, r->file->e->name, 0, "fsync of the store failed: %s", strerror((int)-result));
-		file_record_error(r->file, (int)result);
-	}
-	synced(r, (int)result);
-}
-
-static void sync_store(struct request *r, bool data_only)
-{
-	struct file *f = r->file;
-
-	if (!f->store || !f->store->writable) {
-		synced(r, 0);
-		return;
-	}
-	r->store_op.done = store_synced;
-	f->store->ops->sync(f->store, &r->store_op, data_only);
+	synced(container_of(s, struct request, store_sync), error);
 }
 
 static void sync_written(struct sync_dirty *s, int error)
@@ -282,67 +267,43 @@ static void sync_written(struct sync_dirty *s, int error)
 	if (error)
 		synced(r, error);
 	else
-		sync_store(r, r->msg.sync.flags & PGC_SYNC_DATA);
+		writeback_store_sync(&r->store_sync, r->file, r->msg.sync.flags & PGC_SYNC_DATA, store_synced);
 }
 
-struct msync_next { bool found; struct range r; uint64_t off; };
-
-static int msync_segment(void *arg, struct range r, uint64_t off, uint64_t attr)
+/* Pages that a SYNC names. */
+static void sync_range(const struct request *r, uint64_t *ret_from, uint64_t *ret_to)
 {
-	struct msync_next *next = arg;
+	const struct pgc_sync *m = &r->msg.sync;
 
-	if (!(attr & SEG_SHARED))
-		return 0;
-	*next = (struct msync_next){ true, r, off };
-	return 1;
+	*ret_from = m->off / PAGE_SIZE_;
+	*ret_to = m->len ? page_up(m->off + m->len) : file_pages(r->file);
 }
 
-static void msync_written(struct sync_dirty *s, int error);
+#define ASYNC_MAX 16u                /* of one file at once; with more, one write-out of all does as well */
 
-/* One segment of the range after the other: r->done is the address that is next. */
-static void advance_msync(struct request *r)
+static void async_written(struct sync_dirty *s, int error)
 {
-	const struct pgc_msync *m = &r->msg.msync;
-	struct msync_next next = { 0 };
-
-	if (r->handle)
-		(void)file_range_set_walk(&r->handle->space->maps, (struct range){ r->done, m->addr + m->len }, msync_segment, &next);
-	if (!next.found) {
-		/* Nothing of it is mapped here, so nothing was promised: the client's table is older than the kernel's. */
-		if (r->done == m->addr && r->handle)
-			request_end(r, -ENOMEM);
-		else
-			sync_store(r, true);
-		return;
-	}
-	r->done = next.r.end;
-	sync_dirty_range(&r->sync, r->file, next.off / PAGE_SIZE_, page_up(next.off + (next.r.end - next.r.start)), msync_written);
+	s->file->n_async--;
+	free(s);
 }
 
-static void msync_written(struct sync_dirty *s, int error)
+/* As MS_ASYNC: the write-out is started, and an error is a later fsync's. */
+static int start_async(struct request *r)
 {
-	struct request *r = container_of(s, struct request, sync);
-
-	if (error)
-		synced(r, error);
-	else
-		advance_msync(r);
-}
-
-static void msync_async_written(struct sync_dirty *s, int error) { free(s); }
-
-/* MS_ASYNC: the write-out is started, and an error is a later fsync's. */
-static int msync_start_segment(void *arg, struct range r, uint64_t off, uint64_t attr)
-{
-	struct request *req = arg;
+	struct file *f = r->file;
 	struct sync_dirty *s;
+	uint64_t from, to;
 
-	if (!(attr & SEG_SHARED))
+	if (f->n_async >= ASYNC_MAX) {
+		writeback_background(f);
 		return 0;
+	}
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return -ENOMEM;
-	sync_dirty_range(s, req->file, off / PAGE_SIZE_, page_up(off + (r.end - r.start)), msync_async_written);
+	f->n_async++;
+	sync_range(r, &from, &to);
+	sync_dirty_range(s, f, from, to, async_written);
 	return 0;
 }
 
@@ -359,8 +320,8 @@ static void file_op_done(struct file_op *op, int error)
 	request_end(r, op->kind == FILE_OP_WRITE && op->moved > 0 && !op->append ? 0 : error);
 }
 
-/* A client's memory: a memfd that cannot shrink, so that it is there while the daemon reads it. */
-static int map_sealed(int fd, uint64_t at_least, void **ret, size_t *ret_len)
+/* Bytes [pos, pos + len) of a client's memory: a memfd that cannot shrink, so that they are there while the daemon reads. `pos`: of a page. */
+static int map_sealed(int fd, uint64_t pos, uint64_t len, void **ret, size_t *ret_len)
 {
 	int seals = fcntl(fd, F_GET_SEALS);
 	struct stat st;
@@ -368,13 +329,13 @@ static int map_sealed(int fd, uint64_t at_least, void **ret, size_t *ret_len)
 
 	if (seals < 0 || !(seals & F_SEAL_SHRINK))
 		return -EINVAL;
-	if (fstat(fd, &st) < 0 || st.st_size <= 0 || (uint64_t)st.st_size < at_least)
+	if (fstat(fd, &st) < 0 || len == 0 || (uint64_t)st.st_size < pos + len)
 		return -EINVAL;
-	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	p = mmap(NULL, (size_t)len, PROT_READ, MAP_SHARED, fd, (off_t)pos);
 	if (p == MAP_FAILED)
 		return -errno;
 	*ret = p;
-	*ret_len = (size_t)st.st_size;
+	*ret_len = (size_t)len;
 	return 0;
 }
 
@@ -388,11 +349,13 @@ static int begin_write(struct request *r, int fd)
 		.cgroup = h->space->cgroup, .done = file_op_done,
 	};
 	if (m->flags & PGC_WRITE_DATAFD) {
-		int e = m->pos > UINT64_MAX - m->len ? -EINVAL : map_sealed(fd, m->pos + m->len, &r->data, &r->data_len);
+		uint64_t pos = align_down(m->pos, PAGE_SIZE_);
+		int e = h->data_writes > 0 ? -EBUSY : map_sealed(fd, pos, m->pos - pos + m->len, &r->data, &r->data_len);
 
 		if (e < 0)
 			return e;
-		r->file_op.src = (char *)r->data + m->pos;
+		h->data_writes++;
+		r->file_op.src = (char *)r->data + (m->pos - pos);
 	} else {
 		r->xfer = h->xfer;
 		r->xfer->refs++;
@@ -483,31 +446,37 @@ static int do_madvise(struct request *r)
 	}
 }
 
-/* What may be kept by all handles of one file: kept pages cannot be reclaimed. */
+static int add_kept(void *arg, struct range r, bool keep)
+{
+	*(uint64_t *)arg += r.end - r.start;
+	return 0;
+}
+
+/* Kept pages cannot be reclaimed: all files together may keep an eighth of the memory. */
 static int do_keep(struct request *r)
 {
+	struct worker *w = r->file->worker;
+	uint64_t limit = w->budget->max / 8 / w->n_workers * PAGE_SIZE_, had = 0;
 	const struct pgc_keep *m = &r->msg.keep;
 	struct file *f = r->file;
 	struct range range = { align_down(m->off, PAGE_SIZE_), align_up(m->off + m->len, PAGE_SIZE_) };
 	uint64_t len = range.end - range.start;
 	int e;
 
+	dirty_set_walk(&f->kept, range, add_kept, &had);
 	if (m->on) {
-		if (len > f->worker->budget->max / 8 * PAGE_SIZE_ ||
-		    f->kept_bytes + len > f->worker->budget->max / 8 * PAGE_SIZE_)
+		if (len - had > limit || w->kept_bytes + (len - had) > limit)
 			return -EDQUOT;
 		e = dirty_set_mark_dirty(&f->kept, range, true);
-		if (e == 0)
-			f->kept_bytes += len;
+		len -= had;
 	} else {
 		e = dirty_set_forget(&f->kept, range);
-		if (e == 0)
-			f->kept_bytes -= MIN(f->kept_bytes, len);
-		if (e == 0 && f->kept.map.n == 0)
-			f->kept_bytes = 0;
+		len = -had;
 	}
 	if (e < 0)
 		return e;
+	f->kept_bytes += len;
+	w->kept_bytes += len;
 	for (uint64_t index = range.start >> BLOCK_SHIFT;;) {
 		struct block *b = block_tree_next(&f->blocks, index, false);
 		uint64_t pages;
@@ -515,8 +484,8 @@ static int do_keep(struct request *r)
 		if (!b || block_first(b) * PAGE_SIZE_ >= range.end)
 			break;
 		pages = block_mask(b, range.start / PAGE_SIZE_, range.end / PAGE_SIZE_) & b->e->resident;
-		if (m->on)
-			block_set_dirty(b, pages & ~b->e->writeback);
+		/* One in writeback too: it is writable until now, or from now on. */
+		block_set_dirty(b, m->on ? pages : pages & b->e->keep);
 		block_set_keep(b, pages, m->on);
 		index = b->e->index + 1;
 	}
@@ -573,16 +542,14 @@ static const char *check(const struct handle *h, const struct pgc_msg *m, unsign
 	case PGC_MSG_WRITE:
 		used = BODY(pgc_write);
 		ok = (m->write.flags & ~(PGC_WRITE_APPEND | PGC_WRITE_DATAFD)) == 0 && m->write.pad == 0;
-		if (ok && !(m->write.flags & PGC_WRITE_DATAFD))
+		if (ok && (m->write.flags & PGC_WRITE_DATAFD))
+			ok = m->write.len <= PGC_DATA_MAX && m->write.pos <= INT64_MAX - m->write.len;
+		else if (ok)
 			ok = h->xfer && m->write.len <= PGC_WRITE_MAX && m->write.pos <= PGC_XFER_SIZE - m->write.len;
 		break;
 	case PGC_MSG_SYNC:
 		used = BODY(pgc_sync);
-		ok = (m->sync.flags & ~PGC_SYNC_DATA) == 0 && m->sync.pad == 0;
-		break;
-	case PGC_MSG_MSYNC:
-		used = BODY(pgc_msync);
-		ok = pages_fit(m->msync.addr, m->msync.len) && (m->msync.flags & ~PGC_MSYNC_ASYNC) == 0 && m->msync.pad == 0;
+		ok = (m->sync.flags & ~(PGC_SYNC_DATA | PGC_SYNC_ASYNC)) == 0 && m->sync.pad == 0 && range_fits(m->sync.off, m->sync.len);
 		break;
 	case PGC_MSG_TRUNCATE:
 		used = BODY(pgc_truncate);
@@ -613,7 +580,7 @@ static const char *check(const struct handle *h, const struct pgc_msg *m, unsign
 		return "a field out of its range";
 	if (n_fds != (m->type == PGC_MSG_XFER || (m->type == PGC_MSG_WRITE && (m->write.flags & PGC_WRITE_DATAFD)) ? 1u : 0u))
 		return "a wrong number of descriptors";
-	if (h->closing && m->type != PGC_MSG_MSYNC)
+	if (h->closing && m->type != PGC_MSG_SYNC)
 		return "a request on a closed handle";
 	return NULL;
 }
@@ -624,13 +591,14 @@ static int begin(struct request *r, int fd)
 	struct handle *h = r->handle;
 	struct file *f = r->file;
 	const struct pgc_msg *m = &r->msg;
+	uint64_t from, to;
 	int e;
 
 	switch (m->type) {
 	case PGC_MSG_CLOSE:
 		h->closing = true;
-		if (h->space->maps.map.n == 0)
-			worker_queue(h->worker, &h->ending);
+		fault_drain_events(h->space);
+		fault_confirm_unmapped(h->space);
 		return 0;
 	case PGC_MSG_MAP:
 		if (!h->readable)
@@ -651,9 +619,7 @@ static int begin(struct request *r, int fd)
 	case PGC_MSG_XFER:
 		if (h->xfer)
 			return -EEXIST;
-		e = map_sealed(fd, PGC_XFER_SIZE, &r->data, &r->data_len);
-		if (e == 0 && r->data_len != PGC_XFER_SIZE)
-			return -EINVAL;
+		e = map_sealed(fd, 0, PGC_XFER_SIZE, &r->data, &r->data_len);
 		if (e < 0)
 			return e;
 		h->xfer = calloc(1, sizeof(*h->xfer));
@@ -669,16 +635,10 @@ static int begin(struct request *r, int fd)
 		return e < 0 ? e : 1;
 	case PGC_MSG_SYNC:
 		f->worker->stats->syncs++;
-		sync_dirty_all(&r->sync, f, sync_written);
-		return 1;
-	case PGC_MSG_MSYNC:
-		f->worker->stats->syncs++;
-		fault_drain_events(h->space);
-		if (m->msync.flags & PGC_MSYNC_ASYNC)
-			return file_range_set_walk(&h->space->maps, (struct range){ m->msync.addr, m->msync.addr + m->msync.len },
-						   msync_start_segment, r);
-		r->done = m->msync.addr;
-		advance_msync(r);
+		if (m->sync.flags & PGC_SYNC_ASYNC)
+			return start_async(r);
+		sync_range(r, &from, &to);
+		sync_dirty_range(&r->sync, f, from, to, sync_written);
 		return 1;
 	case PGC_MSG_TRUNCATE:
 		if (!h->writable)
@@ -711,15 +671,12 @@ static int begin(struct request *r, int fd)
 	}
 }
 
-const char *request_begin(struct handle *h, const struct pgc_msg *msg, int *fds, unsigned n_fds)
+const char *request_begin(struct handle *h, const struct pgc_msg *msg, const int *fds, unsigned n_fds)
 {
-	_cleanup_close_ int fd = n_fds > 0 ? fds[0] : -1;
 	const char *wrong = check(h, msg, n_fds);
 	struct request *r;
 	int e;
 
-	for (unsigned i = 1; i < n_fds; i++)
-		close(fds[i]);
 	if (wrong)
 		return wrong;
 	r = calloc(1, sizeof(*r));
@@ -737,7 +694,7 @@ const char *request_begin(struct handle *h, const struct pgc_msg *msg, int *fds,
 	list_append(&h->requests, &r->link);
 	h->n_requests++;
 	h->file->requests++;
-	e = begin(r, fd);
+	e = begin(r, n_fds ? fds[0] : -1);
 	if (e <= 0)
 		request_end(r, e);
 	return NULL;

@@ -4,7 +4,7 @@
 
 #include "daemon/handle.h"
 
-/* Takes one message with its descriptors, which are closed or kept. NULL, or what is wrong with it: the connection has to end. */
-const char *request_begin(struct handle *h, const struct pgc_msg *msg, int *fds, unsigned n_fds);
+/* Takes one message; its descriptors stay the caller's. NULL, or what is wrong with it: the connection has to end. */
+const char *request_begin(struct handle *h, const struct pgc_msg *msg, const int *fds, unsigned n_fds);
 /* The handle ends: what waits is forgotten, what runs ends without a reply. */
 void request_abandon_all(struct handle *h);

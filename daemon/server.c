@@ -23,6 +23,7 @@
 #include "daemon/proc_fd.h"
 
 #define ACCEPTS_PER_ROUND 64
+#define ACCEPT_PAUSE_NS   200000000ull
 
 /* --- counting --- */
 
@@ -105,7 +106,7 @@ static void conn_free(struct conn *c)
 	if (c->control)
 		control_abandon(c);
 	if (c->job)
-		open_job_free(c->job);
+		open_job_free(&s->ring, c->job);
 	if (c->sock >= 0)
 		close(c->sock);
 	list_remove(&c->link);
@@ -188,7 +189,7 @@ static void hand_over(struct conn *c)
 	conn_free(c);
 	if (ring_post(&s->ring, &job->worker->ring, &job->op, 0) < 0) {
 		count_handles(s, job->uid, job->cgroup_slot, -1);
-		open_job_free(job);
+		open_job_free(&s->ring, job);
 	}
 }
 
@@ -203,7 +204,7 @@ static void refuse(struct conn *c, int error)
 {
 	int r = reply_error(c, &c->job->msg, error);
 
-	open_job_free(TAKE_PTR(c->job));
+	open_job_free(&c->server->ring, TAKE_PTR(c->job));
 	if (r < 0)
 		conn_end(c, "it does not read its replies");
 	else
@@ -390,12 +391,13 @@ static const char *begin_handle(struct conn *c, const struct pgc_msg *msg, int *
 
 static void conn_message(struct conn *c)
 {
+	struct server *s = c->server;
 	int fds[PGC_FDS_MAX] = { -1, -1, -1 }, r;
 	const char *reason = NULL;
 	unsigned n_fds = 0;
 	struct pgc_msg msg;
 
-	r = conn_receive(c->sock, &msg, fds, &n_fds, &reason);
+	r = conn_receive(&s->ring, c->sock, &msg, fds, &n_fds, &reason);
 	if (r == -EAGAIN) {
 		conn_watch(c, false);
 		return;
@@ -416,8 +418,7 @@ static void conn_message(struct conn *c)
 		reason = "a request without a handle";
 	}
 	for (int i = 0; i < PGC_FDS_MAX; i++)
-		if (fds[i] >= 0)
-			close(fds[i]);
+		conn_close_fd(&s->ring, fds[i]);
 	if (reason)
 		conn_end(c, reason);
 }
@@ -470,9 +471,12 @@ static void add_conn(struct server *s, int sock)
 	conn_watch(c, false);
 }
 
+static void accept_again(struct ring_timer *t) { server_watch(container_of(t, struct server, accept_timer)); }
+
 static void accept_ready(struct ring_op *op, int res, uint32_t cflags)
 {
 	struct server *s = container_of(op, struct server, accept_poll);
+	bool exhausted = res < 0;
 
 	if (s->listen_fd < 0)
 		return;
@@ -482,11 +486,15 @@ static void accept_ready(struct ring_op *op, int res, uint32_t cflags)
 		if (sock < 0) {
 			if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
 				log_warning("a connection cannot be accepted: %m");
+			exhausted = errno != EAGAIN && errno != EINTR && errno != ECONNABORTED;
 			break;
 		}
 		add_conn(s, sock);
 	}
-	server_watch(s);
+	if (exhausted)
+		ring_timer_arm(&s->ring, &s->accept_timer, ACCEPT_PAUSE_NS); /* the backlog would say so again at once */
+	else
+		server_watch(s);
 }
 
 /* Connections that say nothing do not stay. */
@@ -511,6 +519,8 @@ static void idle_expired(struct ring_timer *t)
 
 void server_watch(struct server *s)
 {
+	if (s->listen_fd < 0)
+		return;
 	s->accept_poll.done = accept_ready;
 	io_uring_prep_poll_add(ring_sqe(&s->ring, &s->accept_poll), s->listen_fd, POLLIN);
 }
@@ -541,6 +551,28 @@ static int lock_socket(struct server *s, const char *path)
 	return flock(s->lock_fd, LOCK_EX | LOCK_NB) < 0 ? (errno == EWOULDBLOCK ? -EADDRINUSE : -errno) : 0;
 }
 
+/*
+ * With the lock held, who answers is a daemon whose socket came from the service manager; or the io_uring of one that was killed a moment ago
+ * still holds the listening socket, which passes.
+ */
+static int socket_is_free(const struct sockaddr_un *addr)
+{
+	for (int i = 0; i < 20; i++) {
+		_cleanup_close_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+		if (fd < 0)
+			return -errno;
+		if (connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0) {
+			if (errno == ECONNREFUSED)
+				(void)unlink(addr->sun_path);
+			if (errno != EAGAIN)
+				return 0; /* what else is wrong with the path, bind(2) will say */
+		}
+		usleep(50000);
+	}
+	return -EADDRINUSE;
+}
+
 int server_listen(struct server *s, int listen_fd)
 {
 	const char *path = s->config->socket;
@@ -550,6 +582,7 @@ int server_listen(struct server *s, int listen_fd)
 
 	list_init(&s->conns);
 	ring_timer_init(&s->idle_timer, idle_expired);
+	ring_timer_init(&s->accept_timer, accept_again);
 	handle_count_hook = post_count;
 	s->lock_fd = s->listen_fd = -1;
 	if (listen_fd >= 0) {
@@ -565,15 +598,9 @@ int server_listen(struct server *s, int listen_fd)
 		r = lock_socket(s, path);
 	if (r < 0)
 		return r;
-	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	/* Someone else's daemon without our lock (a socket from the service manager) may be there: ask. */
-	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0)
-		return -EADDRINUSE;
-	if (errno == ECONNREFUSED)
-		(void)unlink(path);
-	close(fd);
+	r = socket_is_free(&addr);
+	if (r < 0)
+		return r;
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;

@@ -30,7 +30,7 @@ struct server {
 	unsigned n_conns, n_clients;
 	struct user_count *users;
 	size_t n_users;
-	struct ring_timer idle_timer;
+	struct ring_timer idle_timer, accept_timer;
 	uint64_t started;
 };
 

@@ -56,13 +56,14 @@ void space_unpin(struct space *s)
 
 /* --- references --- */
 
-static void block_refs(struct file *f, struct range r, int delta)
+/* What is shown of a block: the most references that any page of it has. */
+static void block_refs(struct file *f, struct range r)
 {
 	uint64_t from = r.start >> BLOCK_SHIFT, to = (r.end + PGC_BLOCK_SIZE - 1) >> BLOCK_SHIFT;
 
 	for (struct block *b = block_tree_next(&f->blocks, from, false); b && b->e->index < to;
 	     b = block_tree_next(&f->blocks, b->e->index + 1, false))
-		b->e->refs += (uint32_t)delta;
+		b->e->refs = frame_refs_max(&f->refs, (struct range){ b->e->index << BLOCK_SHIFT, (b->e->index + 1) << BLOCK_SHIFT });
 }
 
 static int ref_range(struct space *s, struct range r)
@@ -71,7 +72,7 @@ static int ref_range(struct space *s, struct range r)
 
 	if (e < 0)
 		return e;
-	block_refs(s->file, r, 1);
+	block_refs(s->file, r);
 	file_refs_changed(s->file);
 	return 0;
 }
@@ -81,7 +82,7 @@ static void unref_range(struct space *s, struct range r)
 	if (frame_refs_dec(&s->file->refs, r) < 0)
 		log_at(LOG_LEVEL_ERROR, s->file->e->name, s->pid, "references of %llu-%llu could not be given back",
 		       (unsigned long long)r.start, (unsigned long long)r.end);
-	block_refs(s->file, r, -1);
+	block_refs(s->file, r);
 	file_refs_changed(s->file);
 }
 
@@ -110,6 +111,7 @@ static void forget_poisoned(struct space *s, uint64_t start, uint64_t end)
 		if (p->addr >= start && p->addr < end) {
 			list_remove(&p->by_space);
 			list_remove(&p->by_file);
+			s->file->n_poisoned--;
 			free(p);
 		}
 }
@@ -149,17 +151,21 @@ static int expect_segment(void *arg, struct range r, uint64_t off, uint64_t attr
 	return expect_add(arg, (struct space_expect){ .start = r.start, .end = r.end }) ? 0 : -EMFILE;
 }
 
-int space_map(struct space *s, uint64_t addr, uint64_t len, uint64_t off, bool shared)
+static int map_segment(struct space *s, uint64_t addr, uint64_t len, uint64_t off, uint64_t attr)
 {
 	struct range r = { addr, addr + len };
 	size_t before;
 	int e;
 
+	log_at(LOG_LEVEL_DEBUG, s->file->e->name, s->pid, "%p map %#llx+%#llx at %#llx%s", (void *)s, (unsigned long long)addr,
+	       (unsigned long long)len, (unsigned long long)off,
+	       attr & SEG_SHARED ? " shared" : "");
+
 	if (len == 0 || !is_aligned(addr | len | off, PAGE_SIZE_))
 		return -EINVAL;
 	if (len > ADDRESS_MAX || addr > ADDRESS_MAX - len || off > (uint64_t)INT64_MAX - len)
 		return -EOVERFLOW;
-	if (shared && !s->writable)
+	if ((attr & SEG_SHARED) && !s->writable)
 		return -EACCES;
 	if (s->maps.map.n >= SPACE_SEGMENTS_MAX)
 		return -EMFILE;
@@ -171,7 +177,7 @@ int space_map(struct space *s, uint64_t addr, uint64_t len, uint64_t off, bool s
 	if (e < 0)
 		return e;
 	before = s->maps.map.n;
-	e = file_range_set_insert(&s->maps, r, off, shared ? SEG_SHARED : 0);
+	e = file_range_set_insert(&s->maps, r, off, attr);
 	if (e < 0) {
 		unref_range(s, (struct range){ off, off + len });
 		return e;
@@ -180,10 +186,18 @@ int space_map(struct space *s, uint64_t addr, uint64_t len, uint64_t off, bool s
 	return 0;
 }
 
+int space_map(struct space *s, uint64_t addr, uint64_t len, uint64_t off, bool shared)
+{
+	return map_segment(s, addr, len, off, shared ? SEG_SHARED : 0);
+}
+
 void space_unmapped(struct space *s, uint64_t start, uint64_t end)
 {
 	size_t before = s->maps.map.n;
 
+	log_at(LOG_LEVEL_DEBUG, s->file->e->name, s->pid, "%p unmapped %#llx-%#llx, %u expected", (void *)s, (unsigned long long)start,
+	       (unsigned long long)end, s->n_expect);
+	s->changes++;
 	while (start < end) {
 		uint64_t stop = end, next = end;
 
@@ -216,32 +230,18 @@ void space_unmapped(struct space *s, uint64_t start, uint64_t end)
 void space_remapped(struct space *s, uint64_t from, uint64_t to, uint64_t len)
 {
 	struct poisoned *p;
-	struct range seg;
-	uint64_t off, attr;
 	size_t before;
 
-	if (len == 0) {
-		/* mremap with an old size of 0: a second mapping of the same pages. How long it is shows as it is touched. */
-		if (file_range_set_find(&s->maps, from, &seg, &off, &attr))
-			(void)space_map(s, to, PAGE_SIZE_, off + (from - seg.start), attr & SEG_SHARED);
-		return;
-	}
-	if (!is_aligned(from | to | len, PAGE_SIZE_))
-		return;
-	if (from == to)
+	log_at(LOG_LEVEL_DEBUG, s->file->e->name, s->pid, "%p remapped %#llx+%#llx to %#llx", (void *)s, (unsigned long long)from,
+	       (unsigned long long)len, (unsigned long long)to);
+	s->changes++;
+	/* A length of 0 is a second mapping of the same pages. How long it is shows when it is touched. */
+	if (len == 0 || from == to || !is_aligned(from | to | len, PAGE_SIZE_))
 		return;
 	remove_range(s, to, to + len);
 	before = s->maps.map.n;
-	{
-		struct space_expect x = { .start = from, .end = from + len };
-
-		if (file_range_set_find(&s->maps, from, &seg, &off, &attr) && seg.end >= from + len) {
-			x.known = true;
-			x.off = off + (from - seg.start);
-			x.attr = attr;
-		}
-		(void)expect_add(s, x); /* the kernel tells of the old range once more, as an UNMAP */
-	}
+	/* The kernel tells of the old range once more, as an UNMAP (not with MREMAP_DONTUNMAP: see space_learn()). */
+	(void)expect_add(s, (struct space_expect){ .start = from, .end = from + len });
 	if (file_range_set_move(&s->maps, from, len, to) < 0) {
 		log_at(LOG_LEVEL_ERROR, s->file->e->name, s->pid, "out of memory: a moved mapping is lost");
 		remove_range(s, from, from + len);
@@ -255,7 +255,7 @@ void space_remapped(struct space *s, uint64_t from, uint64_t to, uint64_t len)
 
 static int copy_segment(void *arg, struct range r, uint64_t off, uint64_t attr)
 {
-	return space_map(arg, r.start, r.end - r.start, off, attr & SEG_SHARED);
+	return map_segment(arg, r.start, r.end - r.start, off, attr);
 }
 
 int space_copy(struct space *child, struct space *parent)
@@ -287,36 +287,37 @@ static struct range_seg *segment_below(struct space *s, uint64_t addr)
 
 int space_find(struct space *s, uint64_t addr, struct range *ret_seg, uint64_t *ret_off, bool *ret_shared)
 {
-	struct range_seg *below;
-	uint64_t attr, end;
+	uint64_t attr;
 
-	if (file_range_set_find(&s->maps, addr, ret_seg, ret_off, &attr)) {
-		*ret_shared = attr & SEG_SHARED;
-		return 0;
-	}
-	/* mremap with MREMAP_DONTUNMAP moves the pages and leaves the old range mapped to the same file. */
-	for (unsigned i = 0; i < s->n_expect; i++) {
-		struct space_expect x = s->expect[i];
-
-		if (!x.known || addr < x.start || addr >= x.end)
-			continue;
-		expect_remove(s, i);
-		if (space_map(s, x.start, x.end - x.start, x.off, x.attr & SEG_SHARED) < 0)
-			return -ENOENT;
-		return space_find(s, addr, ret_seg, ret_off, ret_shared);
-	}
-	/* A mapping that mremap made longer: the fault is the first that we hear of it. The kernel vouches that the address is registered. */
-	below = segment_below(s, addr);
-	end = align_down(addr, PAGE_SIZE_) + PAGE_SIZE_;
-	if (!below || below->v.a + (addr - below->r.start) >= align_up(s->file->size, PAGE_SIZE_))
-		return -ENOENT;
-	if (space_map(s, below->r.end, end - below->r.end, below->v.a + (below->r.end - below->r.start),
-		      below->v.b & SEG_SHARED) < 0)
-		return -ENOENT;
 	if (!file_range_set_find(&s->maps, addr, ret_seg, ret_off, &attr))
 		return -ENOENT;
 	*ret_shared = attr & SEG_SHARED;
 	return 0;
+}
+
+int space_learn(struct space *s, uint64_t start, uint64_t end, uint64_t off, bool shared)
+{
+	for (unsigned i = 0; i < s->n_expect;)
+		if (s->expect[i].start < end && s->expect[i].end > start)
+			expect_remove(s, i); /* it is mapped: that event has come, or never will */
+		else
+			i++;
+	remove_range(s, start, end);
+	return map_segment(s, start, end - start, off, shared ? SEG_SHARED : 0);
+}
+
+int space_guess(struct space *s, uint64_t addr)
+{
+	struct range_seg *below = segment_below(s, addr);
+	uint64_t off;
+
+	addr = align_down(addr, PAGE_SIZE_);
+	if (!below)
+		return -ENOENT;
+	off = below->v.a + (addr - below->r.start);
+	if (off >= align_up(s->file->size, PAGE_SIZE_))
+		return -ENOENT;
+	return map_segment(s, addr, PAGE_SIZE_, off, below->v.b);
 }
 
 void space_note_unprotected(struct space *s, uint64_t first, uint64_t n)

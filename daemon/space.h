@@ -14,17 +14,16 @@
 #include "daemon/fill.h"
 #include "daemon/file_range_set.h"
 
-#define SPACE_SEGMENTS_MAX 65536u
+#define SPACE_SEGMENTS_MAX 16384u    /* a write-out walks them all */
 #define SPACE_FAULTS_MAX   1024u     /* outstanding in one space: more stay unread */
 #define SPACE_EXPECT_MAX   64u
 
-#define SEG_SHARED 1ull              /* attribute of a segment: write-tracked; else private or read-only */
+/* Attribute of a segment. */
+#define SEG_SHARED 1ull              /* write-tracked; else private or read-only */
 
 /* A range whose UNMAP event is still to come although something else is mapped there already. */
 struct space_expect {
 	uint64_t start, end;
-	uint64_t off, attr;        /* what was there, if `known` */
-	bool known;
 };
 
 /* A page that was poisoned because its read failed, until a later read succeeds. */
@@ -53,6 +52,10 @@ struct space {
 
 	struct space_expect expect[SPACE_EXPECT_MAX];
 	unsigned n_expect;
+	uint64_t changes;          /* events that changed the table */
+	bool asking;               /* a struct vma_query is under way */
+	bool confirmed;            /* nothing is mapped, says the kernel */
+	uint64_t last_addr;        /* of a fault */
 
 	/* fault.c */
 	struct ring_op poll;
@@ -89,7 +92,11 @@ void space_remapped(struct space *s, uint64_t from, uint64_t to, uint64_t len);
 /* The same mappings in a forked child's space. */
 int space_copy(struct space *child, struct space *parent);
 
-/* What is mapped at `addr`: 0, or -ENOENT. Follows an mremap that grew a mapping in place, which no event tells. */
+/* What is mapped at `addr`: 0, or -ENOENT: nothing that we were told of. An mremap that makes a mapping longer is told by no event. */
 int space_find(struct space *s, uint64_t addr, struct range *ret_seg, uint64_t *ret_off, bool *ret_shared);
+/* The kernel has been asked (vma_query.h): this is mapped now, whatever the table said. */
+int space_learn(struct space *s, uint64_t start, uint64_t end, uint64_t off, bool shared);
+/* The kernel cannot be asked: the line of the nearest mapping below goes on, for one page. -ENOENT: there is none. */
+int space_guess(struct space *s, uint64_t addr);
 
 void space_note_unprotected(struct space *s, uint64_t first, uint64_t n);

@@ -35,9 +35,9 @@ void trap_blocking_calls(void)
 {
 	struct sock_filter filter[] = {
 		LOAD(NR),
-		PASS(io_uring_enter), PASS(ioctl), PASS(pwrite64), PASS(pread64), /* of memfds: the stores use the ring */
+		PASS(io_uring_enter), PASS(io_uring_register), PASS(ioctl), PASS(read), /* read: a userfaultfd that has been polled */ PASS(pwrite64), PASS(pread64), /* of memfds: the stores use the ring */
 		PASS(ftruncate), PASS(fallocate), PASS(memfd_create), PASS(fchmod), PASS(fcntl), PASS(fstat), PASS(newfstatat),
-		PASS(readlinkat), PASS(readlink),
+		PASS(readlinkat), PASS(readlink), PASS(lseek),
 		PASS(mmap), PASS(munmap), PASS(mprotect), PASS(mremap), PASS(madvise), PASS(brk), PASS(close), PASS(shutdown),
 		PASS(clock_gettime), PASS(gettid), PASS(getpid), PASS(tgkill), PASS(rt_sigprocmask), PASS(rt_sigaction), PASS(rt_sigreturn),
 		PASS(sched_yield), PASS(exit), PASS(exit_group), PASS(futex), PASS(write), PASS(writev), /* the allocator's lock; the log */

@@ -69,7 +69,7 @@ int uffd_probe(struct uffd_caps *ret, bool kernel_faults, const char **ret_lacki
 			return -EOPNOTSUPP;
 		}
 	caps.poison = features & UFFD_FEATURE_POISON;
-	caps.features = UFFD_REQUIRED | (caps.poison ? UFFD_FEATURE_POISON : 0);
+	caps.features = UFFD_REQUIRED | (features & UFFD_FEATURE_THREAD_ID) | (caps.poison ? UFFD_FEATURE_POISON : 0);
 
 	second = uffd_new();
 	if (second >= 0 && uffd_api(second, caps.features | UFFD_FEATURE_EVENT_FORK, NULL) >= 0) {

@@ -22,7 +22,6 @@
 #define RING_MAX       256           /* completions a round */
 #define DRAIN_TRIES    6
 #define DRAIN_PAUSE_NS 500000000ull
-#define CHILD_CHECK_NS 1000000000ull
 #define NO_ROOM_NS     1000000ull
 #define END_PATIENCE_NS 2000000000ull /* for a store that hangs; its operations end with the process */
 
@@ -102,7 +101,7 @@ struct drain_file {
 	struct drain *drain;
 	struct file *file;
 	struct sync_dirty sync;
-	struct store_op op;
+	struct store_sync store_sync;
 };
 
 static void drain_pass(struct drain *d);
@@ -145,28 +144,19 @@ static void drain_one_done(struct drain_file *df)
 		drain_pass_done(d);
 }
 
-static void drain_synced(struct store_op *op, ssize_t result)
+static void drain_synced(struct store_sync *s, int error)
 {
-	struct drain_file *df = container_of(op, struct drain_file, op);
-
-	if (result < 0) {
-		log_at(LOG_LEVEL_ERROR, df->file->e->name, 0, "fsync of the store failed: %s", strerror((int)-result));
-		atomic_store_explicit(&df->drain->worker->failed, true, memory_order_release);
-	}
-	drain_one_done(df);
+	drain_one_done(container_of(s, struct drain_file, store_sync)); /* what an error leaves is dirty again: the next pass */
 }
 
 static void drain_written(struct sync_dirty *s, int error)
 {
 	struct drain_file *df = container_of(s, struct drain_file, sync);
-	struct store *store = df->file->store;
 
-	if (error || !store || !store->writable) {
+	if (error)
 		drain_one_done(df);
-		return;
-	}
-	df->op.done = drain_synced;
-	store->ops->sync(store, &df->op, false);
+	else
+		writeback_store_sync(&df->store_sync, df->file, false, drain_synced);
 }
 
 static void drain_pass(struct drain *d)
@@ -239,7 +229,7 @@ static void *worker_main(void *arg)
 	trap_blocking_calls();
 	while (!w->stopped) {
 		run_round(w);
-		ring_run(&w->ring, list_empty(&w->ready), RING_MAX);
+		ring_run(&w->ring, list_empty(&w->ready) && !w->stopped, RING_MAX);
 	}
 	handle_end_all(w);
 	/* The polls and timers that point into our memory are cancelled; their last completions are waited for. */

@@ -72,6 +72,8 @@ struct worker {
 	unsigned fills_in_flight, writes_in_flight;
 	uint64_t used;             /* pages charged by this worker */
 	struct reclaim_ask *asks;  /* one for each other worker: reclaim.c */
+	uint64_t no_reclaim_until; /* ns: reclaim found nothing */
+	uint64_t kept_bytes;       /* by pgc_keep, in all files */
 	bool room_made;            /* since the loop last tried those in no_room */
 	bool no_slots_logged;
 	unsigned live;             /* handles and spaces that are not freed yet */

@@ -62,6 +62,8 @@ static void wb_settle(struct wb *wb, uint64_t from, uint64_t to, bool clean)
 		uint64_t pages = block_mask(b, p, to);
 
 		block_set_writeback(b, pages, false);
+		if (clean)
+			block_set_unsynced(b, pages);
 		block_set_dirty(b, clean && !wb->stays_dirty ? pages & b->e->keep : pages);
 	}
 }
@@ -88,7 +90,10 @@ static void wb_done(struct store_op *op, ssize_t result)
 	if (result > 0) {
 		wb->moved += (uint64_t)result;
 		if (wb->moved < wb->len) {
-			wb_submit(wb); /* a short write goes on where it stopped */
+			/* A short write goes on where it stopped, at a page boundary if it came that far: direct I/O asks for that. */
+			if (align_down(wb->moved, PAGE_SIZE_) > wb->moved - (uint64_t)result)
+				wb->moved = align_down(wb->moved, PAGE_SIZE_);
+			wb_submit(wb);
 			return;
 		}
 	}
@@ -112,6 +117,7 @@ static void wb_done(struct store_op *op, ssize_t result)
 		f->e->error = 0;
 		f->e->flags &= ~PGC_FILE_ERROR;
 	}
+	f->writes_done++;
 	wb->sync->in_flight--;
 	wb->sync->pages += clean_to - wb->first;
 	list_remove(&wb->link);
@@ -348,12 +354,13 @@ static void step_syncs(struct task *t)
 			list_remove(&s->link);
 			list_append(&done, &s->link);
 		}
+	f->requests++; /* whoever is told may be the last to use the file */
 	while ((s = list_first(&done, struct sync_dirty, link))) {
 		list_remove(&s->link);
 		s->done(s, s->error);
 	}
-	if (list_empty(&f->syncs))
-		file_maybe_idle(f);
+	f->requests--;
+	file_maybe_idle(f);
 }
 
 void sync_dirty_range(struct sync_dirty *s, struct file *f, uint64_t from, uint64_t to, void (*done)(struct sync_dirty *, int))
@@ -368,6 +375,47 @@ void sync_dirty_range(struct sync_dirty *s, struct file *f, uint64_t from, uint6
 void sync_dirty_all(struct sync_dirty *s, struct file *f, void (*done)(struct sync_dirty *, int))
 {
 	sync_dirty_range(s, f, 0, file_pages(f), done);
+}
+
+/* --- the store's fsync --- */
+
+static void store_synced(struct store_op *op, ssize_t result)
+{
+	struct store_sync *s = container_of(op, struct store_sync, op);
+	struct file *f = s->file;
+	struct block *b;
+
+	if (result < 0) {
+		log_at(LOG_LEVEL_ERROR, f->e->name, 0, "fsync of the store failed, what was written since the last one is dirty again: %s",
+		       strerror((int)-result));
+		file_record_error(f, (int)result);
+		while ((b = list_first(&f->unsynced, struct block, by_unsynced))) {
+			uint64_t pages = b->unsynced & b->e->resident & ~b->e->writeback;
+
+			block_clear_unsynced(b);
+			block_set_dirty(b, pages);
+		}
+	} else if (s->writes_done == f->writes_done) {
+		while ((b = list_first(&f->unsynced, struct block, by_unsynced)))
+			block_clear_unsynced(b);
+	} /* else more was written meanwhile; some of it may not be covered, so all of it counts as not */
+	s->done(s, (int)result);
+	f->requests--;
+	file_maybe_idle(f);
+}
+
+void writeback_store_sync(struct store_sync *s, struct file *f, bool data_only, void (*done)(struct store_sync *, int))
+{
+	s->file = f;
+	s->done = done;
+	if (!f->store || !f->store->writable) {
+		done(s, 0);
+		return;
+	}
+	f->requests++;
+	s->writes_done = f->writes_done;
+	s->op.done = store_synced;
+	f->store->ops->sync(f->store, &s->op, data_only);
 }
 
 /* --- in the background --- */

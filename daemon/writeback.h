@@ -28,6 +28,18 @@ struct sync_dirty {
 void sync_dirty_range(struct sync_dirty *s, struct file *f, uint64_t from, uint64_t to, void (*done)(struct sync_dirty *, int));
 void sync_dirty_all(struct sync_dirty *s, struct file *f, void (*done)(struct sync_dirty *, int));
 
+/*
+ * The store's own fsync. When it fails, what was written since the last good one is dirty again, as far as it is still here, and every handle
+ * hears of it. done() comes later or, where there is nothing to sync, at once; it may free it. The file stays meanwhile.
+ */
+struct store_sync {
+	struct store_op op;
+	struct file *file;
+	uint64_t writes_done;      /* file->writes_done when it was issued */
+	void (*done)(struct store_sync *s, int error);
+};
+void writeback_store_sync(struct store_sync *s, struct file *f, bool data_only, void (*done)(struct store_sync *, int));
+
 /* Is a write of any of pages [from, to) in flight? */
 bool writeback_in_flight(struct file *f, uint64_t from, uint64_t to);
 

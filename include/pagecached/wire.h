@@ -37,6 +37,7 @@
 #define PGC_READ_MAX     (1u << 20)
 #define PGC_WRITE_MAX    (256u << 10)
 #define PGC_XFER_SIZE    (1u << 20)
+#define PGC_DATA_MAX     0x7ffff000u /* bytes of one WRITE with a data memfd; one such at a time on a handle: EBUSY */
 
 #define PGC_MSG_REPLY    0x80000000u
 
@@ -46,14 +47,13 @@ enum pgc_msg_type {
 	/* One handle. Client to daemon; descriptors in brackets, those of the reply after the arrow. */
 	PGC_MSG_OPEN = 16,      /* [uffd, buffered fd, direct fd or none] -> [control page, memfd unless write-only] */
 	PGC_MSG_CLONE,          /* [uffd, memfd] -> [control page]: a handle on what a memfd stands for (after fork) */
-	PGC_MSG_CLOSE,          /* no more requests but MSYNC; the daemon hangs up once the last mapping is gone */
+	PGC_MSG_CLOSE,          /* no more requests but SYNC; the daemon hangs up once the last mapping is gone */
 	PGC_MSG_MAP,            /* a range that the client has mapped and registered */
 	PGC_MSG_POPULATE,       /* fill and map a range of addresses */
 	PGC_MSG_READ,           /* make a file range resident */
 	PGC_MSG_XFER,           /* [memfd of PGC_XFER_SIZE bytes, sealed against shrinking]: the transfer area */
 	PGC_MSG_WRITE,          /* [data memfd or none] copy from the transfer area, or from that memfd, into the file */
-	PGC_MSG_SYNC,           /* fsync, fdatasync */
-	PGC_MSG_MSYNC,          /* msync of a range of addresses */
+	PGC_MSG_SYNC,           /* fsync, fdatasync, msync */
 	PGC_MSG_TRUNCATE,
 	PGC_MSG_FALLOCATE,
 	PGC_MSG_STAT,
@@ -131,7 +131,7 @@ struct pgc_read { uint64_t off, len; };
 struct pgc_read_reply { uint64_t len, seq, size; };
 
 #define PGC_WRITE_APPEND (1u << 0) /* `off` is ignored: at the end of file, atomically */
-#define PGC_WRITE_DATAFD (1u << 1) /* the bytes are in the memfd beside the message (sealed against shrinking), any length */
+#define PGC_WRITE_DATAFD (1u << 1) /* the bytes are in the memfd beside the message (sealed against shrinking), up to PGC_DATA_MAX */
 struct pgc_write {
 	uint64_t off, len;
 	uint64_t pos;              /* where the bytes start in the transfer area, or in the data memfd */
@@ -141,10 +141,9 @@ struct pgc_write {
 struct pgc_write_reply { uint64_t len, off, size; };
 
 #define PGC_SYNC_DATA  (1u << 0)   /* fdatasync */
-struct pgc_sync { uint32_t flags; uint32_t pad; };
-
-#define PGC_MSYNC_ASYNC (1u << 0)  /* start the write-out, do not wait */
-struct pgc_msync { uint64_t addr, len; uint32_t flags; uint32_t pad; };
+#define PGC_SYNC_ASYNC (1u << 1)   /* start the write-out, do not wait */
+/* Bytes [off, off + len) of the file; len 0: all of it. */
+struct pgc_sync { uint64_t off, len; uint32_t flags; uint32_t pad; };
 
 struct pgc_truncate { uint64_t size; };
 struct pgc_fallocate { uint64_t off, len; int32_t mode; uint32_t pad; }; /* FALLOC_FL_* of fallocate(2) */
@@ -225,7 +224,6 @@ struct pgc_msg {
 		struct pgc_write write;
 		struct pgc_write_reply write_reply;
 		struct pgc_sync sync;
-		struct pgc_msync msync;
 		struct pgc_truncate truncate;
 		struct pgc_fallocate fallocate;
 		struct pgc_fadvise fadvise;
@@ -261,7 +259,7 @@ PGC_WIRE_CHECK(pgc_read, 16);
 PGC_WIRE_CHECK(pgc_read_reply, 24);
 PGC_WIRE_CHECK(pgc_write, 32);
 PGC_WIRE_CHECK(pgc_write_reply, 24);
-PGC_WIRE_CHECK(pgc_msync, 24);
+PGC_WIRE_CHECK(pgc_sync, 24);
 PGC_WIRE_CHECK(pgc_fallocate, 24);
 PGC_WIRE_CHECK(pgc_fadvise, 24);
 PGC_WIRE_CHECK(pgc_madvise, 24);
