@@ -21,6 +21,7 @@
 #include <poll.h>
 #include <string.h>
 
+#include "daemon/keeper.h"
 #include "daemon/log.h"
 #include "daemon/vma_query.h"
 #include "daemon/writeback.h"
@@ -552,6 +553,14 @@ static void fork_event(struct space *parent, int uffd)
 		log_at(LOG_LEVEL_ERROR, parent->file->e->name, parent->pid, "out of memory: a forked child lacks mappings");
 	if (child->kernel_faults)
 		child->file->e->kernel_fault_handles++;
+	{
+		struct range_seg *seg = range_map_lower(&child->maps.map, 0);
+		int r = keeper_hold((uintptr_t)child, uffd, seg ? seg->r.start : child->last_addr);
+
+		if (r < 0)
+			log_at(LOG_LEVEL_WARNING, parent->file->e->name, parent->pid,
+			       "a forked child would not survive the daemon: %s", strerror(-r));
+	}
 	if (parent->forked)
 		parent->forked(child, parent);
 	fault_watch(child);

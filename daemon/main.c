@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <systemd/sd-daemon.h>
 
+#include "daemon/keeper.h"
 #include "daemon/log.h"
 #include "daemon/offload.h"
 #include "daemon/proc_fd.h"
@@ -238,6 +239,13 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	fault_init();
+	if (s->caps.fork_events) {
+		r = keeper_start();
+		if (r < 0) {
+			log_error("cannot make the keeper process: %s", strerror(-r));
+			return 1;
+		}
+	}
 	r = server_listen(s, sd_listen_fds(1) > 0 ? SD_LISTEN_FDS_START : -1);
 	if (r < 0) {
 		log_error(r == -EADDRINUSE ? "another pagecached serves %s" : "cannot listen on %s: %s", d.config.socket, strerror(-r));
@@ -276,5 +284,6 @@ out:
 	free(s->workers);
 	free(s->users);
 	config_free(&d.config);
+	keeper_stop();
 	return status;
 }

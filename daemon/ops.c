@@ -398,6 +398,32 @@ static int step_fallocate(struct file_op *op)
 	}
 }
 
+/* --- extend --- */
+
+static int step_extend(struct file_op *op)
+{
+	struct file *f = op->file;
+
+	switch (op->step) {
+	case BEGIN:
+		if (f->store_size >= f->size || !f->store->writable)
+			return 0;
+		/* No write-out goes beyond the file's size, so this cannot cut what one has just written. */
+		op->step = ASKED;
+		op->store_op.done = store_answered;
+		f->store->ops->truncate(f->store, &op->store_op, f->size);
+		return WAIT;
+	case ASKED:
+		return WAIT;
+	default:
+		if (op->store_op.result == 0) {
+			f->store_size = f->size;
+			f->version.valid = false;
+		}
+		return (int)op->store_op.result;
+	}
+}
+
 /* --- the queue --- */
 
 static void run_ops(struct task *t)
@@ -415,8 +441,11 @@ static void run_ops(struct task *t)
 	case FILE_OP_TRUNCATE:
 		r = step_truncate(op);
 		break;
-	default:
+	case FILE_OP_FALLOCATE:
 		r = step_fallocate(op);
+		break;
+	default:
+		r = step_extend(op);
 		break;
 	}
 	if (r == WAIT)

@@ -8,7 +8,8 @@
 #include "daemon/file.h"
 #include "daemon/fill.h"
 
-enum file_op_kind { FILE_OP_WRITE, FILE_OP_TRUNCATE, FILE_OP_FALLOCATE };
+/* EXTEND: the store is made as long as the file is, before dirty pages at the end do so. */
+enum file_op_kind { FILE_OP_WRITE, FILE_OP_TRUNCATE, FILE_OP_FALLOCATE, FILE_OP_EXTEND };
 
 struct file_op {
 	/* Set by the caller. */

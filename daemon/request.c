@@ -260,16 +260,6 @@ static void store_synced(struct store_sync *s, int error)
 	synced(container_of(s, struct request, store_sync), error);
 }
 
-static void sync_written(struct sync_dirty *s, int error)
-{
-	struct request *r = container_of(s, struct request, sync);
-
-	if (error)
-		synced(r, error);
-	else
-		writeback_store_sync(&r->store_sync, r->file, r->msg.sync.flags & PGC_SYNC_DATA, store_synced);
-}
-
 /* Pages that a SYNC names. */
 static void sync_range(const struct request *r, uint64_t *ret_from, uint64_t *ret_to)
 {
@@ -277,6 +267,36 @@ static void sync_range(const struct request *r, uint64_t *ret_from, uint64_t *re
 
 	*ret_from = m->off / PAGE_SIZE_;
 	*ret_to = m->len ? page_up(m->off + m->len) : file_pages(r->file);
+}
+
+static void sync_extended(struct file_op *op, int error)
+{
+	struct request *r = container_of(op, struct request, file_op);
+
+	if (error)
+		synced(r, error);
+	else
+		writeback_store_sync(&r->store_sync, r->file, r->msg.sync.flags & PGC_SYNC_DATA, store_synced);
+}
+
+static void sync_written(struct sync_dirty *s, int error)
+{
+	struct request *r = container_of(s, struct request, sync);
+
+	uint64_t from, to;
+
+	if (error) {
+		synced(r, error);
+		return;
+	}
+	sync_range(r, &from, &to);
+	if (r->file->store_size < MIN(r->file->size, to * PAGE_SIZE_)) {
+		/* Dirty pages beyond the range would make the store long enough to have it; they are not written now. */
+		r->file_op = (struct file_op){ .kind = FILE_OP_EXTEND, .done = sync_extended };
+		ops_queue(r->file, &r->file_op);
+		return;
+	}
+	writeback_store_sync(&r->store_sync, r->file, r->msg.sync.flags & PGC_SYNC_DATA, store_synced);
 }
 
 #define ASYNC_MAX 16u                /* of one file at once; with more, one write-out of all does as well */

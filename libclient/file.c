@@ -498,22 +498,37 @@ int file_sync(struct pgc_file *f, bool data)
 	return file_request(f, &m, NULL, 0);
 }
 
-int file_sync_any(dev_t mem_dev, ino_t mem_ino)
+/* Handle number `n` of that memfd, kept alive until file_put(): those that are open first, then closed ones that live on for their mappings. */
+static struct pgc_file *take_by_memfd(dev_t mem_dev, ino_t mem_ino, unsigned n)
 {
-	struct pgc_file *f;
-	int r;
+	struct pgc_file *f = NULL;
 
 	pthread_mutex_lock(&lib.lock);
-	for (f = lib.files; f; f = f->next)
-		if (!f->opening && !f->closed && f->memfd >= 0 && f->mem_ino == mem_ino && f->mem_dev == mem_dev)
-			break;
+	for (int closed = 0; closed < 2 && !f; closed++)
+		for (f = lib.files; f; f = f->next)
+			if (!f->opening && f->closed == closed && f->memfd >= 0 && f->mem_ino == mem_ino && f->mem_dev == mem_dev && n-- == 0)
+				break;
 	if (f)
 		f->busy++;
 	pthread_mutex_unlock(&lib.lock);
-	if (!f)
-		return -ENOENT;
-	r = file_sync(f, false);
-	file_put(f);
+	return f;
+}
+
+int file_sync_memfd(dev_t mem_dev, ino_t mem_ino, uint64_t off, uint64_t len, bool async)
+{
+	struct pgc_file *f;
+	int r = 0;
+
+	for (unsigned n = 0; (f = take_by_memfd(mem_dev, mem_ino, n)); n++) {
+		struct pgc_msg m = { .type = PGC_MSG_SYNC };
+
+		m.sync = (struct pgc_sync){ .off = off, .len = len, .flags = async ? PGC_SYNC_ASYNC : 0 };
+		r = file_request(f, &m, NULL, 0);
+		file_put(f);
+		/* A closed handle's connection may be gone already; another of the same file does as well. */
+		if (r != -ECONNRESET && r != -ENOTCONN && r != -EPROTO)
+			break;
+	}
 	return r;
 }
 

@@ -37,7 +37,7 @@
 #define file_request pgcpriv_file_request
 #define file_send_close pgcpriv_file_send_close
 #define file_sync pgcpriv_file_sync
-#define file_sync_any pgcpriv_file_sync_any
+#define file_sync_memfd pgcpriv_file_sync_memfd
 #define fork_init pgcpriv_fork_init
 #define lib pgcpriv_lib
 #define map_attach pgcpriv_map_attach
@@ -180,8 +180,7 @@ struct mapping {
 	bool tracked;              /* really shared and registered for write-protection */
 	bool inherited;            /* came by fork and is served as it is; this process's connection does not know it */
 	bool dontfork;             /* the program asked for MADV_DONTFORK */
-	bool guessed;              /* several handles have that memfd, and which one mapped it is not known */
-	bool closed;               /* set by table_next(): MSYNC is the only request that the handle may still send */
+	bool closed;               /* set by table_next(): SYNC is the only request that the handle may still send */
 	struct pgc_file *f;
 };
 
@@ -200,8 +199,8 @@ int file_connect(struct pgc_file *f);
 /* conn_request() on a handle's connection, which is made first if need be. No descriptors in the reply. */
 int file_request(struct pgc_file *f, struct pgc_msg *msg, const int *fds, int n_fds);
 int file_sync(struct pgc_file *f, bool data);
-/* Through some handle of that memfd that is not closed. -ENOENT: there is none. */
-int file_sync_any(dev_t mem_dev, ino_t mem_ino);
+/* A range of the file behind that memfd, through some handle of it. 0 when no handle has it: it is not ours. `async`: starts it only. */
+int file_sync_memfd(dev_t mem_dev, ino_t mem_ino, uint64_t off, uint64_t len, bool async);
 /*
  * Frees closed handles whose mappings are gone. Takes lib.lock; may be called by any public function that waits for
  * nobody.

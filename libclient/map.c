@@ -240,57 +240,50 @@ PGC_PUBLIC int pgc_munmap(void *addr, size_t len)
 	return 0;
 }
 
-static int msync_one(const struct mapping *m, bool async)
+/* A part of the range as a range of some memfd. */
+struct msync_part { dev_t dev; ino_t ino; uint64_t off, len; };
+#define MSYNC_PARTS 64
+
+/*
+ * What is really mapped in [*addr, end), from the kernel: programs move mappings behind the library. Up to MSYNC_PARTS, and *addr is
+ * where to go on. Returns how many, or a negative errno.
+ */
+static int msync_parts(uintptr_t *addr, uintptr_t end, struct msync_part *part)
 {
-	struct pgc_msg msg = { .type = PGC_MSG_MSYNC };
-	int r;
+	struct vma_iter it;
+	struct vma v;
+	int n = 0, r;
 
-	if (!m->shared)
-		return 0;
-	if (m->inherited)
-		return async ? 0 : file_sync(m->f, false);
-	if (m->guessed && !async) {
-		/* The daemon may know the address through another connection. */
-		r = file_sync_any(m->f->mem_dev, m->f->mem_ino);
-		if (r != -ENOENT)
-			return r;
-	}
-	msg.msync = (struct pgc_msync){ .addr = m->addr, .len = m->len, .flags = async ? PGC_MSYNC_ASYNC : 0 };
-	r = file_request(m->f, &msg, NULL, 0);
-	if (r == -ENOMEM) {
-		/* Moved behind our back, then: all of the file. */
-		r = async ? 0 : file_sync_any(m->f->mem_dev, m->f->mem_ino);
-		if (r == -ENOENT)
-			r = -EIO;
-	}
-	return r;
-}
+	r = vma_open(&it);
+	if (r < 0)
+		return r;
+	while (n < MSYNC_PARTS && (r = vma_next(&it, &v)) > 0 && v.start < end) {
+		uintptr_t from = MAX(v.start, *addr), to = MIN(v.end, end);
+		uint64_t off = v.off + (from - v.start);
 
-/* Returns the first error. *ret_gap: some address is in no mapping that the table knows. */
-static int msync_range(uintptr_t addr, uintptr_t end, bool async, bool *ret_gap)
-{
-	struct mapping m;
-	int r = 0, k;
-
-	*ret_gap = false;
-	while (addr < end && table_next(addr, end, &m)) {
-		*ret_gap |= m.addr > addr;
-		k = msync_one(&m, async);
-		file_put(m.f);
-		if (r == 0)
-			r = k;
-		addr = m.addr + m.len;
+		if (from >= to)
+			continue;
+		*addr = to;
+		/* A private mapping has nothing that msync would write, but a read-only handle's shared one is private underneath. */
+		if (v.ino == 0 || (!v.shared && (v.prot & PROT_WRITE)))
+			continue;
+		if (n > 0 && part[n - 1].ino == v.ino && part[n - 1].dev == v.dev && part[n - 1].off + part[n - 1].len == off)
+			part[n - 1].len += to - from;
+		else
+			part[n++] = (struct msync_part){ v.dev, v.ino, off, to - from };
 	}
-	*ret_gap |= addr < end;
-	return r;
+	vma_close(&it);
+	if (n < MSYNC_PARTS)
+		*addr = end;
+	return r < 0 ? r : n;
 }
 
 PGC_PUBLIC int pgc_msync(void *addr, size_t len, int flags)
 {
 	NO_CANCEL;
 	uintptr_t start = (uintptr_t)addr, end = start + page_round(len);
-	bool async = flags & MS_ASYNC, gap;
-	int hole = 0, r;
+	struct msync_part part[MSYNC_PARTS];
+	int hole = 0, r = 0, n, k;
 
 	/* The kernel judges the arguments and the range; the memfd itself has nothing to write. */
 	if (msync(addr, len, flags) < 0) {
@@ -300,13 +293,15 @@ PGC_PUBLIC int pgc_msync(void *addr, size_t len, int flags)
 	}
 	if (end == start || !(flags & (MS_SYNC | MS_ASYNC)))
 		return hole;
-	r = msync_range(start, end, async, &gap);
-	if (gap && r == 0) {
-		/* Perhaps a mapping was moved by mremap(2): look what is really there. */
-		pthread_mutex_lock(&lib.lock);
-		table_resync();
-		pthread_mutex_unlock(&lib.lock);
-		r = msync_range(start, end, async, &gap);
+	while (start < end) {
+		n = msync_parts(&start, end, part);
+		if (n < 0)
+			return n;
+		for (int i = 0; i < n; i++) {
+			k = file_sync_memfd(part[i].dev, part[i].ino, part[i].off, part[i].len, flags & MS_ASYNC);
+			if (r == 0)
+				r = k;
+		}
 	}
 	return r < 0 ? r : hole;
 }

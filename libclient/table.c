@@ -140,32 +140,27 @@ bool table_next(uintptr_t addr, uintptr_t end, struct mapping *ret)
 }
 
 /* A handle of that memfd; a closed one before others, so that it is rather kept too long than freed too early. */
-static struct pgc_file *file_of_memfd(dev_t dev, ino_t ino, bool *ret_guessed)
+static struct pgc_file *file_of_memfd(dev_t dev, ino_t ino)
 {
 	struct pgc_file *found = NULL;
-	unsigned n = 0;
 
 	for (struct pgc_file *f = lib.files; f; f = f->next)
-		if (f->memfd >= 0 && f->mem_ino == ino && f->mem_dev == dev) {
-			if (n++ == 0 || f->closed)
-				found = f;
-		}
-	*ret_guessed = n > 1;
+		if (f->memfd >= 0 && f->mem_ino == ino && f->mem_dev == dev && (!found || f->closed))
+			found = f;
 	return found;
 }
 
 /* The entry for what is really mapped, with what the table knows about it. False: not ours. */
 static bool mapping_of_vma(const struct vma *v, struct mapping *ret)
 {
-	bool guessed;
-	struct pgc_file *f = file_of_memfd(v->dev, v->ino, &guessed);
+	struct pgc_file *f = file_of_memfd(v->dev, v->ino);
 	size_t i;
 
 	if (!f)
 		return false;
 	*ret = (struct mapping){
 		.addr = v->start, .len = v->end - v->start, .off = v->off, .prot = v->prot,
-		.shared = v->shared, .tracked = v->shared, .guessed = guessed, .f = f,
+		.shared = v->shared, .tracked = v->shared, .f = f,
 	};
 	i = table_find(v->start);
 	if (i == lib.n_map || lib.map[i].addr >= v->end)
@@ -174,7 +169,6 @@ static bool mapping_of_vma(const struct vma *v, struct mapping *ret)
 	if (old->f->mem_ino != v->ino || old->f->mem_dev != v->dev || old->tracked != v->shared)
 		return true;
 	ret->f = old->f;
-	ret->guessed = old->guessed;
 	ret->shared = old->shared;
 	ret->inherited = old->inherited;
 	ret->dontfork = old->dontfork;
