@@ -97,7 +97,7 @@ static struct file_desc *desc_ref(struct file_desc *d)
 static int desc_new(struct file_desc **ret, int fd, bool direct)
 {
 	int flags = fcntl(fd, F_GETFL);
-	struct file_desc *d;
+	struct file_desc *d = NULL;
 
 	if (flags < 0)
 		return -errno;
@@ -240,7 +240,7 @@ static void job_submit(struct store_op *op, struct file_desc *d, void (*run)(str
 /* Another description of the same file for the store's own use, from a finished job; NULL when there is none. */
 static struct file_desc *job_take_desc(struct file_job *j)
 {
-	struct file_desc *d;
+	struct file_desc *d = NULL;
 
 	if (j->opened < 0)
 		return NULL;
@@ -671,7 +671,7 @@ int file_store_open(struct store **ret, struct ring *ring, int buffered, int dir
 void file_store_add(struct store *store, int buffered, int direct, uint32_t dio_align)
 {
 	struct file_store *s = file_store(store);
-	struct file_desc *d;
+	struct file_desc *d = NULL;
 
 	if (desc_new(&d, buffered, false) == 0) {
 		/* Another name or mount may be readable where the first was not. */

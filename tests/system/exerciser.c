@@ -897,7 +897,8 @@ static void do_mremap(enum op op, struct mapping *m)
 	} else {
 		if (op == OP_MREMAP_DUP) {
 			copy = mapping_free_slot();
-			if (!copy || !m->shared)
+			/* The kernel duplicates shared mappings only; a read-only handle's is private underneath. */
+			if (!copy || !m->shared || (m->by_reader && !options.kernel))
 				return;
 		}
 		if (op == OP_MREMAP_MOVE || rng_one_in(2)) {

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+# Sourced by scripts that run a daemon of their own: a private folder, socket, state and, as root, bpffs; all of it gone at the end.
+# shellcheck shell=bash
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+daemon_pid=
+private_bpffs=
+
+# private_begin NAME: makes $work on a disk, and a bpffs in $bpf where there is none to be had (as root; else $bpf is "none").
+private_begin() {
+	work=$(mktemp -d "${TMPDIR:-/var/tmp}/pagecached-$1-XXXXXX")
+	bpf=none
+	if [ "$(id -u)" = 0 ]; then
+		if [ "$(stat -f -c %T /sys/fs/bpf 2>/dev/null)" = bpf_fs ]; then
+			bpf=/sys/fs/bpf/$(basename "$work")
+		else
+			mkdir "$work/bpf"
+			mount -t bpf bpf "$work/bpf" && private_bpffs=$work/bpf bpf=$work/bpf/pagecached
+		fi
+	fi
+	trap private_end EXIT
+	trap 'exit 130' INT TERM
+}
+
+# daemon_begin BUILD [FLAG...]: starts the daemon and waits until it answers.
+daemon_begin() {
+	local build=$1
+	shift
+	"$build/daemon/pagecached" --config /dev/null --socket "$work/socket" --bpffs "$bpf" --state-dir "$work/state" "$@" \
+		>"$work/daemon.log" 2>&1 &
+	daemon_pid=$!
+	export PAGECACHED_SOCKET=$work/socket
+	for _ in $(seq 100); do
+		"$build/tools/pagecachectl" status >/dev/null 2>&1 && return 0
+		kill -0 "$daemon_pid" 2>/dev/null || break
+		sleep 0.05
+	done
+	echo "the daemon does not answer:" >&2
+	cat "$work/daemon.log" >&2
+	return 1
+}
+
+# daemon_end: asks it to stop; everything dirty is written before it does. Its exit status.
+daemon_end() {
+	local pid=$daemon_pid status=0
+	[ -n "$pid" ] || return 0
+	daemon_pid=
+	kill -TERM "$pid" 2>/dev/null || true
+	wait "$pid" || status=$?
+	if [ $status != 0 ]; then
+		echo "the daemon ended with status $status:" >&2
+		cat "$work/daemon.log" >&2
+	fi
+	return $status
+}
+
+private_end() {
+	local status=$?
+	daemon_end || status=1
+	if [ -n "$private_bpffs" ]; then
+		umount "$private_bpffs" || status=1
+	fi
+	rm -rf "$work"
+	exit $status
+}
