@@ -8,13 +8,22 @@
  * as zeros. There, shared mappings are kept from the child (MADV_DONTFORK) and made anew here at the same address, and
  * private ones are registered again here. What cannot be restored is left inaccessible: a signal is better than zeros.
  *
+ * The parent waits for that: were it to exit first, as a program does that becomes a daemon, its handles would end, and with the last one
+ * the file that the child is about to ask for.
+ *
  * prepare() holds lib.lock over the fork, so that the table and the list of handles are whole in the child. All other
  * locks belong to threads that the child does not have and are made anew.
  */
+#include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
 #include "libclient/internal.h"
+
+#define REMAKE_PATIENCE_MS 10000
+
+static int remade[2] = { -1, -1 };  /* a pipe: its end, in the child, says that the mappings are there. Under lib.lock */
 
 static void prepare(void)
 {
@@ -24,13 +33,21 @@ static void prepare(void)
 	for (const struct pgc_file *f = lib.files; f; f = f->next)
 		remake |= f->maps > 0 && !(file_flags(f) & PGC_HANDLE_FORK_EVENTS);
 	/* The child has to make what really is, not what the library remembers. */
-	if (remake)
+	if (remake) {
 		table_resync();
+		if (pipe2(remade, O_CLOEXEC) < 0)
+			remade[0] = remade[1] = -1;
+	}
 }
 
 static void parent(void)
 {
+	_cleanup_close_ int wait_for = take_fd(&remade[0]);
+
+	close_fd(&remade[1]); /* while no other thread can fork, so that only the child has it */
 	pthread_mutex_unlock(&lib.lock);
+	if (wait_for >= 0)
+		(void)poll(&(struct pollfd){ .fd = wait_for }, 1, REMAKE_PATIENCE_MS);
 }
 
 /* Nothing else may ever be mapped at an address that the program believes to be its file. */
@@ -103,6 +120,8 @@ static void child(void)
 		file_destroy(f);
 	}
 	restore_mappings();
+	close_fd(&remade[0]);
+	close_fd(&remade[1]);
 	for (f = lib.files; f; f = f->next)
 		if (f->closed)
 			file_send_close(f);
