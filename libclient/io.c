@@ -122,7 +122,8 @@ static ssize_t read_step(struct pgc_file *f, const struct cursor *c, size_t want
 		*ret_again = true;
 		return 0;
 	}
-	*ret_end = n == 0 || (m.read_reply.len < want && (uint64_t)n == m.read_reply.len);
+	/* Less than was asked for need not be the end: pages may have been dropped again, and an error comes with the next READ. */
+	*ret_end = n == 0 || (uint64_t)off + (uint64_t)n >= m.read_reply.size;
 	return n;
 }
 

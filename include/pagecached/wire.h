@@ -122,8 +122,8 @@ struct pgc_populate {
 };
 
 /*
- * READ: the reply says how much of the range is resident (up to the end of file; 0 at or past it) and
- * the file's `seq` at that moment. The client reads the bytes from its memfd with pread(2) and then
+ * READ: the reply says how much of the range is resident, from its beginning on (0 at or past the end of file, else at
+ * least a byte; less than asked for also where pages were dropped again), and the file's size and `seq` at that moment. The client reads the bytes from its memfd with pread(2) and then
  * compares `seq` in the control page: a difference means that pages were dropped meanwhile and what was
  * read may be zeros, so ask and read again.
  */

@@ -189,6 +189,76 @@ SYSTEM_TEST(socket_of_a_killed_daemon_is_taken_over)
 	CHECK_EQ(status().pid, env.daemon);
 }
 
+/* Touches page `page` and ends with 1 if the load came back, whatever it saw. Ended by SIGALRM when it waits. */
+static void touch_and_wait(const uint8_t *p, size_t page)
+{
+	alarm(2);
+	(void)load(p + page * PAGE);
+	_exit(1);
+}
+
+SYSTEM_TEST(faults_of_a_client_wait_when_the_daemon_is_killed)
+{
+	char *path = make_file("f", 512 * PAGE, 1);
+	pid_t client = fork();
+	int status;
+
+	if (client == 0) {
+		struct pgc_file *f = open_file(path, O_RDWR);
+		uint8_t *p = map(f, 512 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+
+		store(p, 0);
+		CHECK(kill(env.daemon, SIGKILL) == 0);
+		touch_and_wait(p, 400);
+	}
+	wait_child(env.daemon);
+	status = wait_child(client);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM);
+	env.daemon = 0;
+	unlink(env.socket);
+}
+
+/* The only child of the daemon. */
+static pid_t keeper_of(pid_t daemon)
+{
+	char path[64], line[64] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", daemon, daemon);
+	f = fopen(path, "r");
+	CHECK(f && fgets(line, sizeof(line), f));
+	fclose(f);
+	return (pid_t)atoi(line);
+}
+
+/* A forked child's userfaultfd comes to the daemon alone: the keeper process is who holds it then. */
+SYSTEM_TEST(faults_of_a_forked_child_wait_when_the_daemon_is_killed)
+{
+	char *path = make_file("f", 512 * PAGE, 1);
+	struct pgc_file *f = open_file(path, O_RDWR);
+	uint8_t *p = map(f, 512 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+	volatile uint8_t *go = shared_memory(PAGE);
+	pid_t child, keeper = keeper_of(env.daemon);
+	int status;
+
+	store(p, 0);
+	child = fork();
+	if (child == 0) {
+		WAIT_UNTIL(*go);
+		touch_and_wait(p, 400);
+	}
+	CHECK(kill(env.daemon, SIGKILL) == 0);
+	wait_child(env.daemon);
+	env.daemon = 0;
+	*go = 1;
+	status = wait_child(child);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM);
+	/* With nobody left to hold anything for, it goes. */
+	WAIT_UNTIL(kill(keeper, 0) < 0);
+	unlink(env.socket);
+	_exit(0); /* unmapping would wait for the daemon, too */
+}
+
 SYSTEM_TEST(client_without_a_daemon_gets_an_error, .no_daemon = true)
 {
 	struct pgc_file *f;
@@ -595,6 +665,8 @@ SYSTEM_TESTS_MAIN("daemon",
 	cmocka_unit_test(second_daemon_on_the_socket_refuses_and_the_first_goes_on),
 	cmocka_unit_test(sigterm_ends_it_with_0_and_removes_the_socket),
 	cmocka_unit_test(socket_of_a_killed_daemon_is_taken_over),
+	cmocka_unit_test(faults_of_a_client_wait_when_the_daemon_is_killed),
+	cmocka_unit_test(faults_of_a_forked_child_wait_when_the_daemon_is_killed),
 	cmocka_unit_test(client_without_a_daemon_gets_an_error),
 	cmocka_unit_test(garbage_ends_that_connection_only),
 	cmocka_unit_test(sparse_file_of_1_tib_is_mapped_in_under_50_ms),
