@@ -377,7 +377,7 @@ static int ask_kernel(struct fault *x)
 	if (!q)
 		return -EAGAIN;
 	*q = (struct vma_query){
-		.pid = s->pid, .addr = x->addr, .dev = f->memfd_dev, .ino = f->memfd_ino,
+		.pid = s->pid, .addr = x->addr, .uffd = -1, .dev = f->memfd_dev, .ino = f->memfd_ino,
 		.changes = s->changes, .owner = s, .done = asked,
 	};
 	if (vma_query_start(q, &s->worker->ring) < 0) {
@@ -418,10 +418,12 @@ void fault_confirm_unmapped(struct space *s)
 	if (!q)
 		return;
 	*q = (struct vma_query){
-		.pid = s->pid, .any = true, .dev = s->file->memfd_dev, .ino = s->file->memfd_ino,
+		.pid = s->pid, .any = true, .uffd = fcntl(s->uffd, F_DUPFD_CLOEXEC, 3), .dev = s->file->memfd_dev, .ino = s->file->memfd_ino,
 		.changes = s->changes, .owner = s, .done = last_looked,
 	};
 	if (vma_query_start(q, &s->worker->ring) < 0) {
+		if (q->uffd >= 0)
+			close(q->uffd);
 		free(q);
 		return;
 	}

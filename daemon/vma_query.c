@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
+ * Whether a mapping is a certain userfaultfd's shows when it is registered again: nothing changes if it is, and another's is EBUSY
+ * (ioctl_userfaultfd(2), UFFDIO_REGISTER).
+ *
  * Reads /proc/PID/maps (proc(5)) up to one address. The read waits for the process's address space, which its owner can keep busy:
  * therefore on the offload thread. May call offload.
  */
@@ -11,6 +14,7 @@
 #include <stdlib.h>
 #include <sys/sysmacros.h>
 
+#include "daemon/uffd.h"
 #include "daemon/util/util.h"
 
 /* On the offload thread. */
@@ -36,6 +40,8 @@ static int look(struct vma_query *q)
 
 		if (q->any ? !same : q->addr >= end)
 			continue;
+		if (q->any && uffd_register(q->uffd, start, end - start, perms[3] == 's') < 0)
+			continue; /* another handle's */
 		if (same && (q->any || q->addr >= start)) {
 			q->start = start;
 			q->end = end;
@@ -56,6 +62,8 @@ static void run(struct offload_job *job)
 	struct vma_query *q = container_of(job, struct vma_query, job);
 
 	q->error = q->pid > 0 ? look(q) : -ESRCH;
+	if (q->uffd >= 0)
+		close(q->uffd);
 }
 
 static void answered(struct ring_op *op, int res, uint32_t cflags)

@@ -15,7 +15,8 @@ struct vma_query {
 	/* Set by the caller. */
 	pid_t pid;
 	uint64_t addr;
-	bool any;                  /* any mapping of the file will do, not the one at addr */
+	bool any;                  /* any mapping of the file that `uffd` serves will do, not the one at addr */
+	int uffd;                  /* with `any`: a descriptor of the query's own, closed by it; else -1 */
 	uint64_t dev, ino;         /* the file that must be mapped there: st_dev and st_ino */
 	uint64_t changes;          /* the caller's own */
 	void *owner;

@@ -207,6 +207,12 @@ int worker_drain(struct worker *w, struct ring *from)
 
 /* --- the thread --- */
 
+void worker_round(struct worker *w, bool wait)
+{
+	run_round(w);
+	ring_run(&w->ring, wait && list_empty(&w->ready) && !w->stopped, RING_MAX);
+}
+
 /* Does anything in flight still point into the worker's memory? */
 static bool in_flight(struct worker *w)
 {
@@ -227,10 +233,8 @@ static void *worker_main(void *arg)
 	struct file *f, *next;
 
 	trap_blocking_calls();
-	while (!w->stopped) {
-		run_round(w);
-		ring_run(&w->ring, list_empty(&w->ready) && !w->stopped, RING_MAX);
-	}
+	while (!w->stopped)
+		worker_round(w, true);
 	handle_end_all(w);
 	/* The polls and timers that point into our memory are cancelled; their last completions are waited for. */
 	ring_timer_arm(&w->ring, &w->retry_timer, END_PATIENCE_NS); /* so that the wait for them ends */

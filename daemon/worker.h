@@ -132,6 +132,8 @@ static inline unsigned worker_index(unsigned n_workers, uint64_t dev, uint64_t i
 /* --- worker.c --- */
 int worker_init(struct worker *w);
 int worker_start(struct worker *w);
+/* One round of the loop, on the worker's thread: what is ready, then what the ring brings; waits for something when nothing is ready. */
+void worker_round(struct worker *w, bool wait);
 /* From the main thread: write everything back, end all handles, end the thread (to be joined). */
 int worker_drain(struct worker *w, struct ring *from);
 void worker_free(struct worker *w);
