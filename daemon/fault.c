@@ -377,7 +377,7 @@ static int ask_kernel(struct fault *x)
 	if (!q)
 		return -EAGAIN;
 	*q = (struct vma_query){
-		.pid = s->pid, .addr = x->addr, .uffd = -1, .dev = f->memfd_dev, .ino = f->memfd_ino,
+		.pid = s->pid, .addr = x->addr, .dev = f->memfd_dev, .ino = f->memfd_ino,
 		.changes = s->changes, .owner = s, .done = asked,
 	};
 	if (vma_query_start(q, &s->worker->ring) < 0) {
@@ -389,19 +389,36 @@ static int ask_kernel(struct fault *x)
 	return -EAGAIN;
 }
 
+static int add_length(void *arg, struct range r, uint64_t off, uint64_t attr)
+{
+	*(uint64_t *)arg += r.end - r.start;
+	return 0;
+}
+
+/* What the process has mapped of the file through all of its handles, as far as we were told. */
+static uint64_t known_mapped(struct file *f, pid_t pid)
+{
+	uint64_t total = 0;
+	struct space *s;
+
+	list_for_each(s, &f->spaces, by_file)
+		if (s->pid == pid)
+			(void)file_range_set_walk(&s->maps, (struct range){ 0, ~0ull }, add_length, &total);
+	return total;
+}
+
 static void last_looked(struct vma_query *q, int error)
 {
 	struct space *s = q->owner;
 
 	s->asking = false;
-	if (!s->closed) {
-		if (q->changes != s->changes)
-			fault_confirm_unmapped(s); /* the answer may be history */
-		else if (error == 0)
-			(void)space_learn(s, q->start, q->end, q->off, q->shared && s->writable);
-		else if (s->maps.map.n == 0)
-			s->confirmed = true;
-		if (s->confirmed && s->changed)
+	if (!s->closed && s->maps.map.n == 0) {
+		/* More than is known: an mremap has left something, here or through another handle, or a mapping is being made. */
+		s->unsure = q->changes != s->changes || (error == 0 && q->total > known_mapped(s->file, s->pid));
+		s->confirmed = !s->unsure;
+		if (s->unsure)
+			ring_timer_arm(&s->worker->ring, &s->worker->child_timer, SPACE_CHECK_NS);
+		else if (s->changed)
 			s->changed(s);
 	}
 	free(q);
@@ -418,12 +435,10 @@ void fault_confirm_unmapped(struct space *s)
 	if (!q)
 		return;
 	*q = (struct vma_query){
-		.pid = s->pid, .any = true, .uffd = fcntl(s->uffd, F_DUPFD_CLOEXEC, 3), .dev = s->file->memfd_dev, .ino = s->file->memfd_ino,
+		.pid = s->pid, .all = true, .dev = s->file->memfd_dev, .ino = s->file->memfd_ino,
 		.changes = s->changes, .owner = s, .done = last_looked,
 	};
 	if (vma_query_start(q, &s->worker->ring) < 0) {
-		if (q->uffd >= 0)
-			close(q->uffd);
 		free(q);
 		return;
 	}
@@ -834,16 +849,24 @@ int64_t fault_populate(struct space *s, uint64_t addr, uint64_t len, bool write)
 	return (int64_t)done;
 }
 
-void fault_check_children(struct worker *w)
+bool fault_check_spaces(struct worker *w)
 {
 	struct space *s, *next;
+	bool again = false;
 
 	list_for_each_safe(s, next, &w->handles, by_worker) {
 		struct range_seg *seg = range_map_lower(&s->maps.map, 0);
 
-		if (!s->has_handle && !uffd_alive(s->uffd, seg ? seg->r.start : s->last_addr))
-			space_is_gone(s);
+		if (!s->has_handle) {
+			again = true;
+			if (!uffd_alive(s->uffd, seg ? seg->r.start : s->last_addr))
+				space_is_gone(s);
+		} else if (s->unsure) {
+			again = true;
+			fault_confirm_unmapped(s);
+		}
 	}
+	return again;
 }
 
 void fault_init(void)

@@ -224,7 +224,7 @@ static void adopt_child(struct space *s, uid_t uid, uint32_t cgroup_slot)
 	s->changed = child_changed;
 	s->forked = child_forked;
 	s->ending.run = child_ending;
-	ring_timer_arm(&w->ring, &w->child_timer, CHILD_CHECK_NS);
+	ring_timer_arm(&w->ring, &w->child_timer, SPACE_CHECK_NS);
 	if (!c)
 		return; /* it is served all the same, and counted for nobody */
 	*c = (struct child){ uid, cgroup_slot };

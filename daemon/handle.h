@@ -73,8 +73,6 @@ void open_job_free(struct ring *ring, struct open_job *job);
 void handle_end(struct handle *h, const char *reason);
 /* Sends a reply; a client that does not read ends its connection. */
 void handle_reply(struct handle *h, const struct pgc_msg *reply, const int *fds, unsigned n_fds);
-/* How often forked children that have no socket are asked whether they are still there. */
-#define CHILD_CHECK_NS 1000000000ull
 /* All handles of a worker end, at shutdown. */
 void handle_end_all(struct worker *w);
 

@@ -17,6 +17,7 @@
 #define SPACE_SEGMENTS_MAX 16384u    /* a write-out walks them all */
 #define SPACE_FAULTS_MAX   1024u     /* outstanding in one space: more stay unread */
 #define SPACE_EXPECT_MAX   64u
+#define SPACE_CHECK_NS     1000000000ull
 
 /* Attribute of a segment. */
 #define SEG_SHARED 1ull              /* write-tracked; else private or read-only */
@@ -54,7 +55,7 @@ struct space {
 	unsigned n_expect;
 	uint64_t changes;          /* events that changed the table */
 	bool asking;               /* a struct vma_query is under way */
-	bool confirmed;            /* nothing is mapped, says the kernel */
+	bool confirmed, unsure;    /* nothing is mapped, says the kernel; or it may be that something is */
 	uint64_t last_addr;        /* of a fault */
 
 	/* fault.c */

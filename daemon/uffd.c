@@ -127,16 +127,6 @@ int uffd_read(int fd, const struct uffd_caps *caps, struct uffd_msg *msg, int n)
 	return (int)(r / (ssize_t)sizeof(*msg));
 }
 
-int uffd_register(int fd, uint64_t addr, uint64_t len, bool shared)
-{
-	struct uffdio_register r = {
-		.range = { .start = addr, .len = len },
-		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR | (shared ? UFFDIO_REGISTER_MODE_WP : 0),
-	};
-
-	return ioctl(fd, UFFDIO_REGISTER, &r) < 0 ? -errno : 0;
-}
-
 int uffd_continue(int fd, uint64_t addr, uint64_t len, bool protect, uint64_t *ret_mapped)
 {
 	struct uffdio_continue c = {

@@ -48,9 +48,6 @@ int uffd_accept(int fd, const struct uffd_caps *caps);
 /* Reads up to `n` messages. Returns how many, -EAGAIN when there are none, or another errno. Never blocks. */
 int uffd_read(int fd, const struct uffd_caps *caps, struct uffd_msg *msg, int n);
 
-/* Registers a range again as libpagecached does: -EBUSY when it is another userfaultfd's. */
-int uffd_register(int fd, uint64_t addr, uint64_t len, bool shared);
-
 /*
  * Maps pages [addr, addr + len) from the memfd and wakes who waits there. *ret_mapped: bytes that were mapped, on errors too.
  * -EEXIST: the page at addr + *ret_mapped is mapped already; -EFAULT: it is absent in the memfd; -EAGAIN: an event waits; -ENOENT: no such registered

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Whether a mapping is a certain userfaultfd's shows when it is registered again: nothing changes if it is, and another's is EBUSY
- * (ioctl_userfaultfd(2), UFFDIO_REGISTER).
- *
  * Reads /proc/PID/maps (proc(5)) up to one address. The read waits for the process's address space, which its owner can keep busy:
  * therefore on the offload thread. May call offload.
  */
@@ -14,7 +11,6 @@
 #include <stdlib.h>
 #include <sys/sysmacros.h>
 
-#include "daemon/uffd.h"
 #include "daemon/util/util.h"
 
 /* On the offload thread. */
@@ -38,11 +34,13 @@ static int look(struct vma_query *q)
 			continue;
 		bool same = ino == q->ino && makedev(major, minor) == q->dev;
 
-		if (q->any ? !same : q->addr >= end)
+		if (q->all) {
+			q->total += same ? end - start : 0;
 			continue;
-		if (q->any && uffd_register(q->uffd, start, end - start, perms[3] == 's') < 0)
-			continue; /* another handle's */
-		if (same && (q->any || q->addr >= start)) {
+		}
+		if (q->addr >= end)
+			continue;
+		if (same && q->addr >= start) {
 			q->start = start;
 			q->end = end;
 			q->off = off;
@@ -51,6 +49,8 @@ static int look(struct vma_query *q)
 		}
 		break;
 	}
+	if (q->all)
+		r = 0;
 	if (ferror(maps))
 		r = -EACCES;
 	fclose(maps);
@@ -62,8 +62,7 @@ static void run(struct offload_job *job)
 	struct vma_query *q = container_of(job, struct vma_query, job);
 
 	q->error = q->pid > 0 ? look(q) : -ESRCH;
-	if (q->uffd >= 0)
-		close(q->uffd);
+
 }
 
 static void answered(struct ring_op *op, int res, uint32_t cflags)

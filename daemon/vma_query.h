@@ -15,8 +15,7 @@ struct vma_query {
 	/* Set by the caller. */
 	pid_t pid;
 	uint64_t addr;
-	bool any;                  /* any mapping of the file that `uffd` serves will do, not the one at addr */
-	int uffd;                  /* with `any`: a descriptor of the query's own, closed by it; else -1 */
+	bool all;                  /* not the one at addr: how much of the file is mapped in all */
 	uint64_t dev, ino;         /* the file that must be mapped there: st_dev and st_ino */
 	uint64_t changes;          /* the caller's own */
 	void *owner;
@@ -26,6 +25,7 @@ struct vma_query {
 	/* The answer. */
 	uint64_t start, end, off;
 	bool shared;
+	uint64_t total;            /* with `all`: bytes of address space */
 
 	struct offload_job job;
 	int error;

@@ -67,14 +67,9 @@ static void expire_expired(struct ring_timer *t) { writeback_expire(container_of
 static void child_expired(struct ring_timer *t)
 {
 	struct worker *w = container_of(t, struct worker, child_timer);
-	struct space *s;
 
-	fault_check_children(w);
-	list_for_each(s, &w->handles, by_worker)
-		if (!s->has_handle) {
-			ring_timer_arm(&w->ring, t, CHILD_CHECK_NS);
-			break;
-		}
+	if (fault_check_spaces(w))
+		ring_timer_arm(&w->ring, t, SPACE_CHECK_NS);
 }
 
 static void run_round(struct worker *w)
