@@ -558,8 +558,15 @@ static void fault_try(struct fault *x)
 
 static void fork_event(struct space *parent, int uffd)
 {
+	struct range_seg *seg = range_map_lower(&parent->maps.map, 0);
 	struct space *child;
+	int r;
 
+	/* First of all: the fork goes on since the event was read, and until this the descriptor is ours alone. */
+	r = keeper_hold(uffd, seg ? seg->r.start : parent->last_addr);
+	if (r < 0)
+		log_at(LOG_LEVEL_WARNING, parent->file->e->name, parent->pid, "a forked child would not survive the daemon: %s",
+		       strerror(-r));
 	parent->worker->stats->events_fork++;
 	if (space_new(&child, parent->file, uffd) < 0) {
 		log_at(LOG_LEVEL_ERROR, parent->file->e->name, parent->pid, "out of memory: a forked child is left without an answer");
@@ -570,14 +577,6 @@ static void fork_event(struct space *parent, int uffd)
 		log_at(LOG_LEVEL_ERROR, parent->file->e->name, parent->pid, "out of memory: a forked child lacks mappings");
 	if (child->kernel_faults)
 		child->file->e->kernel_fault_handles++;
-	{
-		struct range_seg *seg = range_map_lower(&child->maps.map, 0);
-		int r = keeper_hold((uintptr_t)child, uffd, seg ? seg->r.start : child->last_addr);
-
-		if (r < 0)
-			log_at(LOG_LEVEL_WARNING, parent->file->e->name, parent->pid,
-			       "a forked child would not survive the daemon: %s", strerror(-r));
-	}
 	if (parent->forked)
 		parent->forked(child, parent);
 	fault_watch(child);

@@ -16,7 +16,6 @@
 #include <sys/stat.h>
 
 #include "daemon/conn.h"
-#include "daemon/keeper.h"
 #include "daemon/log.h"
 #include "daemon/ops.h"
 #include "daemon/request.h"
@@ -92,8 +91,6 @@ static void child_ending(struct task *t)
 	struct child *c = s->owner;
 
 	s->owner = NULL;
-	if (s->gone)
-		keeper_drop((uintptr_t)s); /* else, at shutdown, it holds on for the child */
 	if (c)
 		handle_count_hook(w, c->uid, c->cgroup_slot, -1);
 	free(c);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The keeper process and the way to it: a socket pair, one message a change, a descriptor beside it. Messages may be sent from any
+ * The keeper process and the way to it: a socket pair, one message a descriptor. It finds out itself when one is needed no more. Messages may be sent from any
  * thread; each is one sendmsg. The process itself is single-threaded, opens nothing, and may block.
  */
 #include "daemon/keeper.h"
@@ -23,13 +23,11 @@
 #define CHECK_MS 1000
 
 struct keeper_message {
-	uint64_t id;
 	uint64_t addr;             /* some address that was mapped: to ask whether the child is still there */
-	uint64_t hold;             /* 1 with a descriptor, 0: drop */
 };
 
 struct held {
-	uint64_t id, addr;
+	uint64_t addr;
 	int fd;
 };
 
@@ -41,7 +39,7 @@ static pid_t keeper_pid;
 static struct held *table;
 static size_t n_held, room;
 
-static void hold(const struct keeper_message *m, int fd)
+static void hold(uint64_t addr, int fd)
 {
 	if (n_held == room) {
 		struct held *larger = reallocarray(table, room ? room * 2 : 64, sizeof(*table));
@@ -51,16 +49,15 @@ static void hold(const struct keeper_message *m, int fd)
 		table = larger;
 		room = room ? room * 2 : 64;
 	}
-	table[n_held++] = (struct held){ m->id, m->addr, fd };
+	table[n_held++] = (struct held){ addr, fd };
 }
 
-static void drop(uint64_t id)
+static void let_go_of_the_dead(void)
 {
-	for (size_t i = 0; i < n_held; i++)
-		if (table[i].id == id) {
+	for (size_t i = n_held; i-- > 0;)
+		if (!uffd_alive(table[i].fd, table[i].addr)) {
 			close(table[i].fd);
 			table[i] = table[--n_held];
-			return;
 		}
 }
 
@@ -79,11 +76,9 @@ static bool receive(int sock)
 		return errno == EINTR || errno == EMFILE;
 	if (n != sizeof(m))
 		return false;
-	if (!m.hold) {
-		drop(m.id);
-	} else if (c && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int))) {
+	if (c && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int))) {
 		memcpy(&fd, CMSG_DATA(c), sizeof(fd));
-		hold(&m, fd);
+		hold(m.addr, fd);
 	}
 	return true;
 }
@@ -91,6 +86,8 @@ static bool receive(int sock)
 static void keep(int sock)
 {
 	int null = open("/dev/null", O_RDWR);
+	uint64_t checked = now_ns();
+	bool daemon = true;
 
 	prctl(PR_SET_NAME, "pgc-keeper");
 	signal(SIGTERM, SIG_IGN); /* it ends when nobody needs it any more */
@@ -101,17 +98,15 @@ static void keep(int sock)
 	/* Nothing of the daemon's may stay open here: its socket and its lock would seem to live on. */
 	dup2(sock, 3);
 	close_range(4, ~0u, 0);
-	while (receive(3))
-		continue;
-	close(3);
-	while (n_held > 0) {
-		for (size_t i = n_held; i-- > 0;)
-			if (!uffd_alive(table[i].fd, table[i].addr)) {
-				close(table[i].fd);
-				table[i] = table[--n_held];
-			}
-		if (n_held > 0)
-			poll(NULL, 0, CHECK_MS);
+	while (daemon || n_held > 0) {
+		struct pollfd p = { .fd = daemon ? 3 : -1, .events = POLLIN };
+
+		if (poll(&p, 1, n_held > 0 ? CHECK_MS : -1) > 0)
+			daemon = receive(3);
+		if (!daemon || now_ns() - checked >= CHECK_MS * 1000000ull) {
+			let_go_of_the_dead();
+			checked = now_ns();
+		}
 	}
 	free(table);
 	_exit(0);
@@ -138,34 +133,23 @@ int keeper_start(void)
 	return 0;
 }
 
-static int say(const struct keeper_message *m, int fd)
+int keeper_hold(int fd, uint64_t addr)
 {
+	struct keeper_message m = { addr };
 	union { struct cmsghdr align; char bytes[CMSG_SPACE(sizeof(int))]; } control = { 0 };
-	struct iovec iov = { (void *)m, sizeof(*m) };
-	struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct iovec iov = { &m, sizeof(m) };
+	struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&h);
 
 	if (daemon_end < 0)
 		return -ENOTCONN;
-	if (fd >= 0) {
-		struct cmsghdr *c;
-
-		h.msg_control = &control;
-		h.msg_controllen = sizeof(control);
-		c = CMSG_FIRSTHDR(&h);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-	}
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
 	return sendmsg(daemon_end, &h, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-int keeper_hold(uint64_t id, int fd, uint64_t addr)
-{
-	return say(&(struct keeper_message){ .id = id, .addr = addr, .hold = 1 }, fd);
-}
-
-void keeper_drop(uint64_t id) { (void)say(&(struct keeper_message){ .id = id }, -1); }
 
 void keeper_stop(void)
 {

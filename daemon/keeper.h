@@ -11,9 +11,10 @@
 
 /* Makes the process. Main thread, before any other is started. Returns 0 or a negative errno. */
 int keeper_start(void);
-/* Gives it a copy of `fd`, under a number of the caller's. Never blocks. 0, or -ENOTCONN or another errno: nobody holds it but the caller. */
-int keeper_hold(uint64_t id, int fd, uint64_t addr);
-/* The child is gone. Never blocks. */
-void keeper_drop(uint64_t id);
+/*
+ * Gives it a copy of `fd`, which it closes when the child is gone; `addr` was mapped there. Never blocks. 0, or -ENOTCONN or another errno:
+ * nobody holds it but the caller. Any thread.
+ */
+int keeper_hold(int fd, uint64_t addr);
 /* Before the daemon ends: waits for the process unless it has to stay for somebody. Main thread. */
 void keeper_stop(void);

@@ -247,6 +247,8 @@ SYSTEM_TEST(faults_of_a_forked_child_wait_when_the_daemon_is_killed)
 		WAIT_UNTIL(*go);
 		touch_and_wait(p, 400);
 	}
+	/* fork(2) returns when the daemon has read of it; a moment later it has dealt with it. */
+	WAIT_UNTIL(file_state(path).handles == 2);
 	CHECK(kill(env.daemon, SIGKILL) == 0);
 	wait_child(env.daemon);
 	env.daemon = 0;
