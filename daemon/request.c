@@ -549,7 +549,7 @@ static const char *check(const struct handle *h, const struct pgc_msg *m, unsign
 		break;
 	case PGC_MSG_MAP:
 		used = BODY(pgc_map);
-		ok = (m->map.flags & ~PGC_MAP_SHARED) == 0;
+		ok = (m->map.flags & ~PGC_MAP_SHARED) == 0 && (m->map.prot & ~(uint32_t)(PROT_READ | PROT_WRITE | PROT_EXEC)) == 0;
 		break;
 	case PGC_MSG_POPULATE:
 		used = BODY(pgc_populate);
