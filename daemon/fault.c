@@ -29,7 +29,7 @@
 #define MESSAGES_PER_READ  16
 #define READS_PER_ROUND    4
 #define MAP_AROUND         64u       /* pages mapped by one CONTINUE */
-#define MAP_SEQUENTIAL     512u
+#define MAP_SEQUENTIAL     2048u     /* while loads run in sequence: some 160 us of work */
 #define WRITE_WINDOW_MAX   64u
 #define POISONED_MAX       4096u
 #define POISON_PER_TURN    64u
@@ -258,12 +258,12 @@ static int resolve_store(struct space *s, struct block *b, uint64_t addr, uint64
 }
 
 /* A load, or a store to a private mapping, which the kernel copies itself: map it and its resident neighbours. */
-static int resolve_load(struct space *s, uint64_t addr, uint64_t page, uint64_t max, bool shared, bool sequential)
+static int resolve_load(struct space *s, uint64_t addr, uint64_t page, uint64_t max, bool shared, uint64_t run)
 {
-	uint64_t n = resident_pages(s->file, page, MIN(max, sequential ? MAP_SEQUENTIAL : MAP_AROUND)), mapped = 0;
+	uint64_t n = resident_pages(s->file, page, MIN(max, MAX(MAP_AROUND, MIN(run, MAP_SEQUENTIAL)))), mapped = 0;
 	int r;
 
-	if (!sequential)
+	if (run == 0)
 		n = MIN(n, align_down(page, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES - page);
 	r = uffd_continue(s->uffd, addr, n * PAGE_SIZE_, shared, &mapped);
 	if (r == -ENOENT && n > 1)
@@ -455,7 +455,8 @@ static int fault_step(struct fault *x)
 	struct file *f = s->file;
 	struct worker *w = s->worker;
 	uint64_t off, page, max, read_to, bit;
-	bool shared, missing, sequential;
+	uint64_t run = 0;
+	bool shared, missing;
 	struct range seg;
 	struct block *b;
 	int r;
@@ -490,9 +491,8 @@ static int fault_step(struct fault *x)
 	b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
 	missing = !b || !((b->e->resident | b->filling) & bit);
 	read_to = page + 1;
-	sequential = false;
 	if (missing || !x->protected)
-		read_to = readahead_access(&s->readahead, page, 1, missing, w->config->readahead_max / PAGE_SIZE_, &sequential);
+		read_to = readahead_access(&s->readahead, page, 1, missing, w->config->readahead_max / PAGE_SIZE_, &run);
 	if (missing || read_to > page + 1) {
 		r = fill_start(f, page, MIN(read_to - page, max), 1, s->cgroup);
 		b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
@@ -510,7 +510,7 @@ static int fault_step(struct fault *x)
 		if (shared && x->write)
 			r = resolve_store(s, b, x->addr, page, max, x->protected);
 		else
-			r = resolve_load(s, x->addr, page, max, shared, sequential);
+			r = resolve_load(s, x->addr, page, max, shared, run);
 		if (r != -EFAULT)
 			break;
 		r = page_vanished(f, b, page);

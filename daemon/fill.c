@@ -348,12 +348,13 @@ int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, st
 
 #define READAHEAD_FIRST  32          /* pages, when a file is read from its beginning */
 #define READAHEAD_RANDOM 4
+#define READAHEAD_MAPPED_MAX 2048u
 
-uint64_t readahead_access(struct readahead_set *ra, uint64_t page, uint64_t n, bool missing, uint64_t max_pages, bool *ret_sequential)
+uint64_t readahead_access(struct readahead_set *ra, uint64_t page, uint64_t n, bool missing, uint64_t max_pages, uint64_t *ret_run)
 {
 	struct readahead *s, *oldest = &ra->stream[0];
 
-	*ret_sequential = false;
+	*ret_run = 0;
 	max_pages = MAX(max_pages, 1);
 	if (ra->advice == POSIX_FADV_RANDOM)
 		return page + n;
@@ -364,15 +365,16 @@ uint64_t readahead_access(struct readahead_set *ra, uint64_t page, uint64_t n, b
 		if (s->used == 0 || page < s->next || page > MAX(s->next + READAHEAD_RANDOM, s->issued))
 			continue;
 		s->used = ra->clock;
-		*ret_sequential = true;
 		if (missing && page < s->issued)
 			s->issued = page;
 		s->next = page + n;
 		if (s->issued < page + n + s->window / 2) {
 			s->window = MIN(s->window * 2, max_pages);
 			s->issued = page + n + s->window;
+			*ret_run = s->window;
 			return s->issued;
 		}
+		*ret_run = s->window;
 		return page + n;
 	}
 	s = oldest;
@@ -387,7 +389,7 @@ uint64_t readahead_access(struct readahead_set *ra, uint64_t page, uint64_t n, b
 void readahead_mapped(struct readahead_set *ra, uint64_t page, uint64_t end)
 {
 	for (struct readahead *s = ra->stream; s < ra->stream + READAHEAD_STREAMS; s++)
-		if (s->used && page < s->next && end > s->next && page + PGC_BLOCK_PAGES * 8 >= s->next) {
+		if (s->used && page < s->next && end > s->next && page + READAHEAD_MAPPED_MAX >= s->next) {
 			s->next = end;
 			return;
 		}

@@ -55,8 +55,8 @@ struct readahead_set {
 };
 /*
  * An access to [page, page + n): returns up to which page to read, at least page + n. `missing`: the first page is neither here nor on
- * its way, so what was read ahead before is gone. *ret_sequential: the access runs in sequence.
+ * its way, so what was read ahead before is gone. *ret_run: the window in pages when the access runs in sequence, else 0.
  */
-uint64_t readahead_access(struct readahead_set *ra, uint64_t page, uint64_t n, bool missing, uint64_t max_pages, bool *ret_sequential);
+uint64_t readahead_access(struct readahead_set *ra, uint64_t page, uint64_t n, bool missing, uint64_t max_pages, uint64_t *ret_run);
 /* The stream at `page` was mapped up to `end`: its next fault will be there. */
 void readahead_mapped(struct readahead_set *ra, uint64_t page, uint64_t end);

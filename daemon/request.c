@@ -151,8 +151,8 @@ static bool is_resident(struct file *f, uint64_t page)
 static void advance_read(struct request *r)
 {
 	struct file *f = r->file;
-	uint64_t off = r->msg.read.off, end = MIN(off + r->msg.read.len, f->size), page, pages, read_to;
-	bool sequential, first = r->done == 0;
+	uint64_t off = r->msg.read.off, end = MIN(off + r->msg.read.len, f->size), page, pages, read_to, run;
+	bool first = r->done == 0;
 	int e = 0;
 
 	while (off + r->done < end && r->error == 0) {
@@ -162,7 +162,7 @@ static void advance_read(struct request *r)
 		if (first) {
 			first = false;
 			read_to = readahead_access(&r->handle->space->readahead, page, pages, !is_resident(f, page),
-						   f->worker->config->readahead_max / PAGE_SIZE_, &sequential);
+						   f->worker->config->readahead_max / PAGE_SIZE_, &run);
 			read_to = MAX(read_to, page + pages);
 		}
 		e = want_page(r, page, pages, read_to);

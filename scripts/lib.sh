@@ -5,6 +5,7 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 daemon_pid=
 private_bpffs=
+clients=() # pids of started programs that must not outlive the script
 
 # private_begin NAME: makes $work on a disk, and a bpffs in $bpf where there is none to be had (as root; else $bpf is "none").
 private_begin() {
@@ -40,12 +41,17 @@ daemon_begin() {
 	return 1
 }
 
-# daemon_end: asks it to stop; everything dirty is written before it does. Its exit status.
+# daemon_end: asks it to stop; everything dirty is written before it does. Its exit status; one that does not stop is killed.
 daemon_end() {
 	local pid=$daemon_pid status=0
 	[ -n "$pid" ] || return 0
 	daemon_pid=
 	kill -TERM "$pid" 2>/dev/null || true
+	for _ in $(seq 600); do
+		kill -0 "$pid" 2>/dev/null || break
+		sleep 0.1
+	done
+	kill -KILL "$pid" 2>/dev/null || true
 	wait "$pid" || status=$?
 	if [ $status != 0 ]; then
 		echo "the daemon ended with status $status:" >&2
@@ -55,11 +61,15 @@ daemon_end() {
 }
 
 private_end() {
-	local status=$?
+	local status=$? pid
+	for pid in "${clients[@]}"; do
+		kill -KILL "$pid" 2>/dev/null || true
+		wait "$pid" 2>/dev/null || true
+	done
 	daemon_end || status=1
 	if [ -n "$private_bpffs" ]; then
 		umount "$private_bpffs" || status=1
 	fi
-	rm -rf "$work"
+	rm -rf --one-file-system "$work"
 	exit $status
 }
