@@ -232,9 +232,9 @@ int map_attach(struct pgc_file *f, const struct mapping *m);
 void map_detach(struct pgc_file *f, uintptr_t addr, uintptr_t len);
 /*
  * Fills and maps what of [buf, buf + n) lies in mappings whose faults are not served inside system calls. True:
- * something was done, so the system call is worth another try.
+ * something was done, so the system call is worth another try. `again`: it has been tried; the table may be old.
  */
-bool map_populate_buffer(const void *buf, size_t n, bool write);
+bool map_populate_buffer(const void *buf, size_t n, bool write, bool again);
 
 /* vma.c: the lines of /proc/self/maps. */
 struct vma {

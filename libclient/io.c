@@ -59,21 +59,24 @@ static void cursor_advance(struct cursor *c, size_t by)
 	c->skip += by;
 }
 
-static bool populate_pieces(const struct iovec *iov, int n, bool write)
+static bool populate_pieces(const struct iovec *iov, int n, bool write, bool again)
 {
 	bool any = false;
 
 	for (int i = 0; i < n; i++)
-		any |= map_populate_buffer(iov[i].iov_base, iov[i].iov_len, write);
+		any |= map_populate_buffer(iov[i].iov_base, iov[i].iov_len, write, again);
 	return any;
 }
 
-/* preadv(2) or pwritev(2) on a memfd, once more when the buffers were not filled. */
+/* Pages may be dropped again between filling and the call. */
+#define POPULATE_TRIES 8
+
+/* preadv(2) or pwritev(2) on a memfd, again when the buffers were not filled. */
 static ssize_t move(int fd, const struct cursor *c, size_t len, off_t off, bool into_buffers)
 {
 	struct iovec iov[PIECES];
 	int n = cursor_peek(c, len, iov);
-	bool populated = false;
+	int populated = 0;
 	ssize_t k;
 
 	for (;;) {
@@ -82,9 +85,12 @@ static ssize_t move(int fd, const struct cursor *c, size_t len, off_t off, bool 
 			return k;
 		if (errno == EINTR)
 			continue;
-		if (errno != EFAULT || populated || !populate_pieces(iov, n, into_buffers))
+		if (errno != EFAULT)
 			return -errno;
-		populated = true;
+		/* Nothing of ours there as far as the table knows: the first time, that may be old. */
+		if (populated == POPULATE_TRIES || (!populate_pieces(iov, n, into_buffers, populated > 0) && populated > 0))
+			return -EFAULT;
+		populated++;
 	}
 }
 

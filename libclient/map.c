@@ -146,12 +146,13 @@ static int map_lock(const struct mapping *m)
 	return errno == ENOMEM ? -EAGAIN : -errno;
 }
 
-static void map_populate(const struct mapping *m, bool write)
+/* -ENOMEM: some of it is not known to the daemon; mremap(2) has made it longer. */
+static int map_populate(const struct mapping *m, bool write)
 {
 	struct pgc_msg msg = { .type = PGC_MSG_POPULATE };
 
 	msg.populate = (struct pgc_populate){ .addr = m->addr, .len = m->len, .write = write };
-	file_request(m->f, &msg, NULL, 0);
+	return file_request(m->f, &msg, NULL, 0);
 }
 
 static int map_file(struct pgc_file *f, void *addr, size_t size, int prot, int flags, off_t off, void **ret)
@@ -395,12 +396,17 @@ static void touch(const struct mapping *m, bool write)
 	}
 }
 
-bool map_populate_buffer(const void *buf, size_t n, bool write)
+bool map_populate_buffer(const void *buf, size_t n, bool write, bool again)
 {
 	uintptr_t at = (uintptr_t)buf & ~PAGE_MASK_, end = page_round((uintptr_t)buf + n);
-	bool any = false, resynced = false;
+	bool any = false, resynced = again;
 	struct mapping m;
 
+	if (again) {
+		pthread_mutex_lock(&lib.lock);
+		table_resync();
+		pthread_mutex_unlock(&lib.lock);
+	}
 	while (at < end && table_next(at, end, &m)) {
 		struct pgc_file *f = m.f;
 		bool by_hand = m.inherited || m.closed;
@@ -419,10 +425,8 @@ bool map_populate_buffer(const void *buf, size_t n, bool write)
 			file_put(f);
 			continue;
 		}
-		if (by_hand)
+		if (by_hand || map_populate(&m, write && m.tracked) == -ENOMEM)
 			touch(&m, write);
-		else
-			map_populate(&m, write && m.tracked);
 		any = true;
 		file_put(f);
 		at = m.addr + m.len;

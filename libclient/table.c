@@ -9,6 +9,7 @@
  *
  * lib.lock is held in everything here but table_next().
  */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -139,13 +140,16 @@ bool table_next(uintptr_t addr, uintptr_t end, struct mapping *ret)
 	return found;
 }
 
-/* A handle of that memfd; a closed one before others, so that it is rather kept too long than freed too early. */
-static struct pgc_file *file_of_memfd(dev_t dev, ino_t ino)
+/*
+ * A handle of that memfd, for a shared mapping one that can have made it; a closed one before others, so that it is
+ * rather kept too long than freed too early.
+ */
+static struct pgc_file *file_of_memfd(dev_t dev, ino_t ino, bool shared)
 {
 	struct pgc_file *found = NULL;
 
 	for (struct pgc_file *f = lib.files; f; f = f->next)
-		if (f->memfd >= 0 && f->mem_ino == ino && f->mem_dev == dev && (!found || f->closed))
+		if (f->memfd >= 0 && f->mem_ino == ino && f->mem_dev == dev && (!shared || f->accmode == O_RDWR) && (!found || f->closed))
 			found = f;
 	return found;
 }
@@ -153,7 +157,7 @@ static struct pgc_file *file_of_memfd(dev_t dev, ino_t ino)
 /* The entry for what is really mapped, with what the table knows about it. False: not ours. */
 static bool mapping_of_vma(const struct vma *v, struct mapping *ret)
 {
-	struct pgc_file *f = file_of_memfd(v->dev, v->ino);
+	struct pgc_file *f = file_of_memfd(v->dev, v->ino, v->shared);
 	size_t i;
 
 	if (!f)
