@@ -21,7 +21,7 @@ struct control_part {
 	struct ring_op op;
 	struct control_job *job;
 	struct worker *worker;
-	bool drop;
+	bool drop, wait;
 	uint64_t dev, ino;         /* 0, 0: all files */
 	unsigned busy;
 	int error;
@@ -132,6 +132,10 @@ static void part_file(struct control_part *p, struct file *f)
 	}
 	if (!f->store)
 		return; /* idle, so clean */
+	if (!p->wait) {
+		writeback_background(f);
+		return;
+	}
 	cs = calloc(1, sizeof(*cs));
 	if (!cs) {
 		p->error = -ENOMEM;
@@ -185,6 +189,7 @@ static int begin_job(struct conn *c, bool drop)
 
 		p->job = job;
 		p->drop = drop;
+		p->wait = m->wait;
 		p->dev = m->dev;
 		p->ino = m->ino;
 		p->worker = &s->workers[one ? worker_index(s->n_workers, m->dev, m->ino) : i];
@@ -343,6 +348,8 @@ const char *control_begin(struct conn *c, const struct pgc_msg *msg, unsigned n_
 	int r = 0;
 
 	if (n_fds || msg->status || !conn_body_is_clean(msg, used))
+		return "a malformed control request";
+	if (used == sizeof(struct pgc_ctl_file) && (msg->ctl_file.wait > 1 || msg->ctl_file.pad))
 		return "a malformed control request";
 	c->request = *msg;
 	switch (msg->type) {

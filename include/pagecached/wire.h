@@ -158,7 +158,7 @@ struct pgc_stat_reply {
 	uint32_t atime_ns, mtime_ns, ctime_ns, pad2;
 };
 
-struct pgc_ctl_file { uint64_t dev, ino; uint32_t wait; uint32_t pad; };
+struct pgc_ctl_file { uint64_t dev, ino; uint32_t wait; uint32_t pad; }; /* wait 0: SYNC only starts the write-out */
 struct pgc_ctl_count_reply { uint64_t files, pages; };  /* what SYNC wrote or DROP dropped */
 
 struct pgc_ctl_status_reply {
