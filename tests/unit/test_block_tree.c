@@ -150,6 +150,73 @@ static void random_changes_agree_with_a_model(void **state)
 	assert_int_equal(t.count, 0);
 }
 
+/* Indexes of every depth of the tree, the edges of its nodes among them, in any order. */
+static void sparse_random_changes_agree_with_a_model(void **state)
+{
+	enum { N = 3 * 45 };
+	static uint64_t index[N];
+	static bool there[N], dirty[N];
+	struct block_tree t = { 0 };
+	struct block *b;
+	size_t n = 0;
+
+	index[n++] = 0;
+	for (unsigned bit = 1; bit < 45; bit++) /* 2^bit, its neighbour, the last below 2^(bit + 1) */
+		for (uint64_t k = 0; k < 3; k++) {
+			uint64_t i = k == 0 ? 1ull << bit : k == 1 ? (1ull << bit) + 1 : (2ull << bit) - 1;
+
+			if (i > index[n - 1])
+				index[n++] = i;
+		}
+	model_seed();
+	for (int i = 0; i < 100000; i++) {
+		size_t k = model_random(n), at;
+		uint64_t from = index[k] + model_random(2);
+
+		b = block_tree_find(&t, index[k]);
+		assert_true(!!b == there[k]);
+		switch (model_random(4)) {
+		case 0:
+			if (b)
+				break;
+			assert_int_equal(block_tree_insert(&t, new_block(index[k])), 0);
+			there[k] = true;
+			break;
+		case 1:
+			if (!b)
+				break;
+			block_tree_remove(&t, b);
+			free_block(b);
+			there[k] = dirty[k] = false;
+			break;
+		case 2:
+			if (!b)
+				break;
+			dirty[k] = !dirty[k];
+			if (dirty[k])
+				block_tree_tag_dirty(&t, index[k]);
+			else
+				block_tree_untag_dirty(&t, index[k]);
+			break;
+		default:
+			for (at = 0; at < n && (index[at] < from || !there[at]);)
+				at++;
+			b = block_tree_next(&t, from, false);
+			assert_true(at == n ? !b : b && b->e->index == index[at]);
+			for (at = 0; at < n && (index[at] < from || !dirty[at]);)
+				at++;
+			b = block_tree_next(&t, from, true);
+			assert_true(at == n ? !b : b && b->e->index == index[at]);
+		}
+	}
+	while ((b = block_tree_next(&t, 0, false))) {
+		block_tree_remove(&t, b);
+		free_block(b);
+	}
+	assert_int_equal(t.count, 0);
+	assert_null(t.root);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -157,6 +224,7 @@ int main(void)
 		cmocka_unit_test(next_ascends_over_sparse_indexes),
 		cmocka_unit_test(only_tagged_blocks_are_dirty),
 		cmocka_unit_test(random_changes_agree_with_a_model),
+		cmocka_unit_test(sparse_random_changes_agree_with_a_model),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -72,6 +72,79 @@ static void a_page_that_cannot_be_read_fails_the_write_and_changes_nothing(void 
 	rig_free(rig);
 }
 
+/* Four pages of 'w', of which a system call can read the first two. */
+static char *memory_that_ends(void)
+{
+	char *p = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	assert_ptr_not_equal(p, MAP_FAILED);
+	memset(p, 'w', 4 * PAGE);
+	assert_int_equal(mprotect(p + 2 * PAGE, 2 * PAGE, PROT_NONE), 0);
+	return p;
+}
+
+static void a_write_from_memory_that_ends_keeps_the_whole_pages_before(void **state)
+{
+	struct rig *rig = rig_new(16 * PAGE, 1000);
+	char *src = memory_that_ends();
+
+	/* Into pages that are not here: the one that was begun is thrown away, and still has the store's bytes. */
+	assert_int_equal(run(rig, (struct file_op){ .kind = FILE_OP_WRITE, .off = 4 * PAGE, .len = 3 * PAGE,
+						    .src = src + 100 }), -EFAULT);
+	assert_int_equal(ops[0].moved, PAGE);
+	memory_is(rig, 4 * PAGE, PAGE, 'w');
+	assert_true(rig_dirty(rig, 4));
+	assert_false(rig_resident(rig, 5) || rig_resident(rig, 6));
+	assert_int_equal(rig->budget.used, 1);
+	assert_int_equal(lseek(rig->f->memfd, 5 * PAGE, SEEK_HOLE), 5 * PAGE); /* no memory without a charge */
+	rig_fill(rig, 5, 2);
+	memory_is(rig, 5 * PAGE, PAGE, 6);
+	memory_is(rig, 6 * PAGE, 100, 7);
+
+	/* Into pages that are here: what was copied of the last one counts, its other bytes stay. */
+	rig_fill(rig, 8, 3);
+	assert_int_equal(run(rig, (struct file_op){ .kind = FILE_OP_WRITE, .off = 8 * PAGE, .len = 3 * PAGE,
+						    .src = src + 100 }), -EFAULT);
+	assert_int_equal(ops[0].moved, 2 * PAGE - 100);
+	memory_is(rig, 8 * PAGE, 2 * PAGE - 100, 'w');
+	memory_is(rig, 10 * PAGE - 100, 100, 10);
+	assert_true(rig_dirty(rig, 8) && rig_dirty(rig, 9));
+	assert_false(rig_dirty(rig, 10));
+	munmap(src, 4 * PAGE);
+	rig_free(rig);
+}
+
+static void an_append_from_memory_that_ends_grows_by_what_was_written(void **state)
+{
+	struct rig *rig = rig_new(PAGE, 1000);
+	char *src = memory_that_ends();
+	struct stat st;
+
+	assert_int_equal(run(rig, (struct file_op){ .kind = FILE_OP_WRITE, .append = true, .len = 4 * PAGE,
+						    .src = src }), -EFAULT);
+	assert_int_equal(ops[0].moved, 2 * PAGE);
+	assert_int_equal(rig->f->size, 3 * PAGE);
+	assert_int_equal(fstat(rig->f->memfd, &st), 0);
+	assert_int_equal(st.st_size, 3 * PAGE);
+	assert_int_equal(rig->budget.used, 2);
+	/* It ends in the middle of a new page: the file ends before that one, and so does the memory. */
+	assert_int_equal(run(rig, (struct file_op){ .kind = FILE_OP_WRITE, .append = true, .len = 3 * PAGE,
+						    .src = src + 100 }), -EFAULT);
+	assert_int_equal(ops[0].moved, PAGE);
+	assert_int_equal(rig->f->size, 4 * PAGE);
+	assert_int_equal(fstat(rig->f->memfd, &st), 0);
+	assert_int_equal(st.st_size, 4 * PAGE);
+	assert_int_equal(rig->budget.used, 3);
+	/* Nothing at all can be read: nothing changes. */
+	assert_int_equal(run(rig, (struct file_op){ .kind = FILE_OP_WRITE, .append = true, .len = PAGE,
+						    .src = src + 2 * PAGE }), -EFAULT);
+	assert_int_equal(ops[0].moved, 0);
+	assert_int_equal(rig->f->size, 4 * PAGE);
+	assert_int_equal(rig->budget.used, 3);
+	munmap(src, 4 * PAGE);
+	rig_free(rig);
+}
+
 static void appends_follow_each_other(void **state)
 {
 	struct rig *rig = rig_new(PAGE + 5, 1000);
@@ -215,6 +288,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_part_of_a_page_is_filled_first_and_a_whole_one_is_not_read),
 		cmocka_unit_test(a_page_that_cannot_be_read_fails_the_write_and_changes_nothing),
+		cmocka_unit_test(a_write_from_memory_that_ends_keeps_the_whole_pages_before),
+		cmocka_unit_test(an_append_from_memory_that_ends_grows_by_what_was_written),
 		cmocka_unit_test(appends_follow_each_other),
 		cmocka_unit_test(growing_zeroes_what_was_stored_past_the_end),
 		cmocka_unit_test(a_cut_drops_what_is_beyond_and_zeroes_the_tail),

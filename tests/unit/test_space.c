@@ -95,6 +95,53 @@ static void a_move_takes_its_offsets_along(void **state)
 	assert_int_equal(s->n_expect, 0);
 }
 
+static void a_move_that_leaves_its_source_mapped_is_learnt_when_it_is_touched(void **state)
+{
+	assert_int_equal(space_map(s, A, 8 * PAGE, 16 * PAGE, true), 0);
+	space_remapped(s, A, B, 8 * PAGE); /* with MREMAP_DONTUNMAP: no UNMAP follows */
+	assert_int_equal(page_at(A), -1);
+	assert_int_equal(page_at(B), 16);
+	assert_int_equal(refs(16), 1);
+	assert_int_equal(s->n_expect, 1);
+	assert_int_equal(space_learn(s, A, A + 8 * PAGE, 16 * PAGE, true), 0);
+	assert_int_equal(page_at(A + 7 * PAGE), 23);
+	assert_int_equal(refs(16), 2);
+	assert_int_equal(s->n_expect, 0);
+	/* So the unmap that is told now is its own, and counts. */
+	space_unmapped(s, A, A + 8 * PAGE);
+	assert_int_equal(page_at(A), -1);
+	assert_int_equal(page_at(B + 7 * PAGE), 23);
+	assert_int_equal(refs(16), 1);
+}
+
+static void a_second_mapping_by_mremap_leaves_the_first(void **state)
+{
+	assert_int_equal(space_map(s, A, 8 * PAGE, 0, true), 0);
+	space_remapped(s, A, B, 0); /* an old size of 0: how long the new one is shows when it is touched */
+	assert_int_equal(page_at(A + 7 * PAGE), 7);
+	assert_int_equal(page_at(B), -1);
+	assert_int_equal(refs(7), 1);
+	assert_int_equal(s->n_expect, 0);
+}
+
+static void a_move_replaces_what_was_at_its_target(void **state)
+{
+	assert_int_equal(space_map(s, A, 4 * PAGE, 0, true), 0);
+	assert_int_equal(space_map(s, B, 8 * PAGE, 100 * PAGE, true), 0);
+	space_remapped(s, A, B + 2 * PAGE, 4 * PAGE);
+	space_unmapped(s, A, A + 4 * PAGE);
+	assert_int_equal(page_at(B + PAGE), 101);
+	assert_int_equal(page_at(B + 2 * PAGE), 0);
+	assert_int_equal(page_at(B + 5 * PAGE), 3);
+	assert_int_equal(page_at(B + 6 * PAGE), 106);
+	assert_int_equal(refs(101), 1);
+	assert_int_equal(refs(102), 0);
+	assert_int_equal(refs(105), 0);
+	assert_int_equal(refs(106), 1);
+	assert_int_equal(refs(0), 1);
+	assert_int_equal(rig->f->n_mappings, 3);
+}
+
 static void an_unmap_told_late_leaves_the_new_mapping(void **state)
 {
 	assert_int_equal(space_map(s, A, 8 * PAGE, 0, true), 0);
@@ -166,6 +213,9 @@ int main(void)
 		T(references_follow_mappings),
 		T(blocks_show_the_most_references_of_their_pages),
 		T(a_move_takes_its_offsets_along),
+		T(a_move_that_leaves_its_source_mapped_is_learnt_when_it_is_touched),
+		T(a_second_mapping_by_mremap_leaves_the_first),
+		T(a_move_replaces_what_was_at_its_target),
 		T(an_unmap_told_late_leaves_the_new_mapping),
 		T(what_the_kernel_says_replaces_the_table),
 		T(a_guess_is_one_page_of_the_mapping_below),
