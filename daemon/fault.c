@@ -853,7 +853,7 @@ bool fault_check_spaces(struct worker *w)
 	struct space *s, *next;
 	bool again = false;
 
-	list_for_each_safe(s, next, &w->handles, by_worker) {
+	list_for_each_safe(s, next, &w->spaces, by_worker) {
 		struct range_seg *seg = range_map_lower(&s->maps.map, 0);
 
 		if (!s->has_handle) {

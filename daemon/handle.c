@@ -104,7 +104,7 @@ void handle_end_all(struct worker *w)
 
 	while ((h = list_first(&w->sockets, struct handle, link)))
 		handle_end(h, NULL);
-	while ((s = list_first(&w->handles, struct space, by_worker)))
+	while ((s = list_first(&w->spaces, struct space, by_worker)))
 		child_ending(&s->ending);
 }
 

@@ -33,7 +33,7 @@ int space_new(struct space **ret, struct file *f, int uffd)
 	list_init(&s->poisoned);
 	file_range_set_init(&s->maps);
 	list_append(&f->spaces, &s->by_file);
-	list_append(&f->worker->handles, &s->by_worker);
+	list_append(&f->worker->spaces, &s->by_worker);
 	s->pins = 1; /* until space_close() */
 	s->worker->live++;
 	f->n_handles++;

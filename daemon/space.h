@@ -37,7 +37,7 @@ struct poisoned {
 
 struct space {
 	struct list by_file;       /* file->spaces */
-	struct list by_worker;     /* worker->handles */
+	struct list by_worker;     /* worker->spaces */
 	struct worker *worker;
 	struct file *file;
 	int uffd;

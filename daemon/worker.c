@@ -253,7 +253,7 @@ int worker_init(struct worker *w)
 		list_init(&w->files[i]);
 	list_init(&w->all_files);
 	list_init(&w->blocks_by_age);
-	list_init(&w->handles);
+	list_init(&w->spaces);
 	list_init(&w->sockets);
 	list_init(&w->ready);
 	list_init(&w->no_room);

@@ -61,7 +61,7 @@ struct worker {
 
 	struct list files[FILE_HASH_SIZE];
 	struct list all_files;
-	struct list handles;       /* struct space */
+	struct list spaces;        /* struct space */
 	struct list sockets;       /* struct handle */
 	unsigned n_files;
 
