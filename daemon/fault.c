@@ -293,8 +293,6 @@ static int fault_poison(struct fault *x, uint64_t page, bool shared)
 	struct poisoned *p;
 	int r;
 
-	if (!s->worker->caps->poison || f->n_poisoned >= POISONED_MAX)
-		return -EAGAIN; /* it waits, and the page is read again */
 	if (shared) {
 		r = uffd_protect(s->uffd, x->addr, PAGE_SIZE_, false, true);
 		if (r < 0)
@@ -469,8 +467,10 @@ static int fault_step(struct fault *x)
 		file_heal(f); /* past the end: the kernel raises SIGBUS when it looks again */
 		return uffd_wake(s->uffd, x->addr, PAGE_SIZE_);
 	}
-	if (shared && x->write && file_is_stuck(f) && !x->error)
-		return -EAGAIN;
+	if (shared && x->write && file_is_stuck(f) && !x->error) {
+		list_append(&w->no_room, &x->parked.link);
+		return -EINPROGRESS;
+	}
 	if (shared && x->write && w->draining)
 		return -EINPROGRESS; /* nothing may become dirty any more: it waits for the next daemon */
 	if (file_park(f, page, 1, &x->parked))
@@ -480,6 +480,11 @@ static int fault_step(struct fault *x)
 		return -EAGAIN;
 	}
 	if (x->error && x->error != -EFAULT) {
+		if (!w->caps->poison || f->n_poisoned >= POISONED_MAX) {
+			x->error = 0; /* it waits a little, and the page is read again */
+			list_append(&w->no_room, &x->parked.link);
+			return -EINPROGRESS;
+		}
 		r = fault_poison(x, page, shared);
 		if (r == -EAGAIN || r == -ESRCH)
 			return r;
@@ -817,7 +822,7 @@ int64_t fault_populate(struct space *s, uint64_t addr, uint64_t len, bool write)
 		struct range seg;
 		uint64_t off, page, max, n, mapped = 0;
 		struct block *b;
-		bool shared;
+		bool shared, dirty;
 		int r;
 
 		if (space_find(s, addr + done, &seg, &off, &shared) < 0)
@@ -830,13 +835,14 @@ int64_t fault_populate(struct space *s, uint64_t addr, uint64_t len, bool write)
 		if (n == 0)
 			return (int64_t)done;
 		b = block_tree_find(&s->file->blocks, page / PGC_BLOCK_PAGES);
-		if (write && shared && !s->worker->draining) {
+		dirty = write && shared && !s->worker->draining && !file_is_stuck(s->file);
+		if (dirty) {
 			block_set_dirty(b, bits_range((unsigned)(page % PGC_BLOCK_PAGES), (unsigned)n));
 			space_note_unprotected(s, page, n);
 		}
-		r = uffd_continue(s->uffd, addr + done, n * PAGE_SIZE_, shared && !write, &mapped);
+		r = uffd_continue(s->uffd, addr + done, n * PAGE_SIZE_, shared && !dirty, &mapped);
 		if (mapped == 0 && (r == -EEXIST || r == -ENOENT || r == -EFAULT)) {
-			if (r == -EEXIST && write && shared)
+			if (r == -EEXIST && dirty)
 				(void)uffd_protect(s->uffd, addr + done, PAGE_SIZE_, false, false);
 			mapped = PAGE_SIZE_; /* step over it */
 		} else if (r < 0 && mapped == 0) {

@@ -242,6 +242,7 @@ int file_opened(struct file *f, const struct store_stat *st)
 	int r = 0;
 
 	f->state = FILE_READY;
+	f->stat_failed = false;
 	if (first) {
 		f->store_size = st->size;
 		r = file_set_size(f, st->size);
@@ -264,6 +265,7 @@ static void version_done(struct store_op *op, ssize_t result)
 	struct file *f = container_of(op, struct file, version_op);
 
 	f->version_busy = false;
+	f->stat_failed = result < 0;
 	/* A write that began meanwhile has made it stale: its own end will look again. */
 	if (result == 0 && list_empty(&f->writes) && list_empty(&f->ops))
 		remember_version(f, &f->version_stat);
@@ -290,7 +292,7 @@ void file_maybe_idle(struct file *f)
 		writeback_background(f);
 		return;
 	}
-	if (!f->version.valid && f->store && f->size != 0 && !f->unlinked && f->last_error == 0 && f->blocks.count > 0) {
+	if (!f->version.valid && !f->stat_failed && f->store && f->size != 0 && !f->unlinked && f->last_error == 0 && f->blocks.count > 0) {
 		file_refresh_version(f);
 		if (f->version_busy)
 			return;
@@ -514,6 +516,26 @@ void block_set_keep(struct block *b, uint64_t pages, bool on)
 		b->file->e->keep -= n;
 		b->file->worker->stats->keep -= n;
 	}
+}
+
+/* The parts of [r.start, r.end) bytes that pgc_keep declared are dirty from the start. */
+static int keep_part(void *arg, struct range r, bool keep)
+{
+	struct block *b = arg;
+	uint64_t pages = block_mask(b, r.start / PAGE_SIZE_, page_up(r.end)) & b->e->resident;
+
+	if (keep) {
+		block_set_dirty(b, pages);
+		block_set_keep(b, pages, true);
+	}
+	return 0;
+}
+
+void block_apply_keep(struct block *b)
+{
+	if (b->file->kept_bytes > 0)
+		dirty_set_walk(&b->file->kept, (struct range){ b->e->index << BLOCK_SHIFT, (b->e->index + 1) << BLOCK_SHIFT },
+			       keep_part, b);
 }
 
 void block_set_unsynced(struct block *b, uint64_t pages)

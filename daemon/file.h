@@ -64,7 +64,7 @@ struct file {
 	struct file_version version;
 	struct store_op version_op;
 	struct store_stat version_stat;
-	bool version_busy;
+	bool version_busy, stat_failed;
 
 	/* Address spaces and references: space.c. */
 	struct list spaces;
@@ -139,6 +139,8 @@ void block_set_dirty(struct block *b, uint64_t pages);
 void block_clear_dirty(struct block *b, uint64_t pages);
 void block_set_writeback(struct block *b, uint64_t pages, bool on);
 void block_set_keep(struct block *b, uint64_t pages, bool on);
+/* Resident pages in ranges that pgc_keep declared are dirty and kept. */
+void block_apply_keep(struct block *b);
 /* Written, but not yet covered by an fsync of the store; clear forgets all of the block's. */
 void block_set_unsynced(struct block *b, uint64_t pages);
 void block_clear_unsynced(struct block *b);

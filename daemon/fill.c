@@ -125,28 +125,11 @@ static void part_give_up(struct block *b, uint64_t pages, int error)
 	wake_waiters(b, pages, error);
 }
 
-/* The parts of [r.start, r.end) bytes that pgc_keep declared are dirty from the start. */
-static int part_keep(void *arg, struct range r, bool keep)
-{
-	struct block *b = arg;
-	uint64_t pages = block_mask(b, r.start / PAGE_SIZE_, page_up(r.end)) & b->e->resident;
-
-	if (keep) {
-		block_set_dirty(b, pages);
-		block_set_keep(b, pages, true);
-	}
-	return 0;
-}
-
 static void part_resident(struct block *b, uint64_t pages, int arg)
 {
-	struct file *f = b->file;
-
 	b->filling &= ~pages;
 	block_set_resident(b, pages);
-	if (f->kept_bytes > 0)
-		dirty_set_walk(&f->kept, (struct range){ b->e->index << BLOCK_SHIFT, (b->e->index + 1) << BLOCK_SHIFT },
-			       part_keep, b);
+	block_apply_keep(b);
 }
 
 static void part_wake(struct block *b, uint64_t pages, int arg)

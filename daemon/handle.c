@@ -321,6 +321,8 @@ static void opened(struct store_op *op, ssize_t result)
 	struct pgc_msg reply;
 	int fds[2], r = (int)result;
 
+	if (r == 0 && job->worker->draining)
+		r = -ESHUTDOWN;
 	if (r == 0)
 		r = file_opened(f, &job->stat);
 	if (r == 0)

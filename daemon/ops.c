@@ -120,6 +120,7 @@ static void mark_written(struct file_op *op, uint64_t from, uint64_t to)
 		block_set_cgroup(b, op->cgroup);
 		block_set_resident(b, pages);
 		block_set_dirty(b, pages);
+		block_apply_keep(b);
 	}
 }
 
@@ -162,8 +163,10 @@ static int write_chunk(struct file_op *op, uint64_t lo, uint64_t hi)
 		w->room_made = false;
 		if (again == -EINPROGRESS)
 			return WAIT;
-		if (tries == 8)
+		if (tries == 8) {
+			free_empty(f, from, to);
 			return op_wait_for_room(op);
+		}
 	}
 
 	if (hi > f->size)
@@ -196,7 +199,8 @@ static int write_chunk(struct file_op *op, uint64_t lo, uint64_t hi)
 			mark_written(op, from, end);
 		budget_uncharge(w, (uint64_t)(fresh - MAX(kept, 0)));
 		free_empty(f, from, to);
-		file_grown(f, full);
+		if (full > lo)
+			file_grown(f, full);
 		(void)!ftruncate(f->memfd, (off_t)f->size);
 		op->moved += full - lo;
 		return error;
@@ -375,7 +379,8 @@ static int step_fallocate(struct file_op *op)
 		return WAIT;
 	default:
 		r = (int)op->store_op.result;
-		if (r == 0 && zeroes && op->step == ANSWERED && f->store_size < f->size && end > f->store_size) {
+		if (r == 0 && zeroes && op->step == ANSWERED && f->store_size < f->size && end > f->store_size &&
+		    ((op->mode & FALLOC_FL_KEEP_SIZE) || end < f->size)) {
 			/* The dirty pages that would have made the store this long may be among those that go. */
 			op->step = EXTENDING;
 			f->store->ops->truncate(f->store, &op->store_op, f->size);
@@ -383,9 +388,9 @@ static int step_fallocate(struct file_op *op)
 		}
 		if (op->step == EXTENDED && r == 0)
 			f->store_size = f->size;
+		if (zeroes && (r == 0 || op->step == EXTENDED))
+			punch_memory(f, op->off, end); /* the store has zeros there, whatever came after */
 		if (r == 0) {
-			if (zeroes)
-				punch_memory(f, op->off, end);
 			if (!(op->mode & FALLOC_FL_KEEP_SIZE)) {
 				f->store_size = MAX(f->store_size, end);
 				if (end > f->size)

@@ -178,6 +178,8 @@ static void advance_read(struct request *r)
 	while (off + r->done < end && is_resident(f, (off + r->done) / PAGE_SIZE_))
 		r->done = MIN(align_down(off + r->done, PAGE_SIZE_) + PAGE_SIZE_, end) - off;
 	if (r->done == 0 && off < end && r->error == 0 && e == 0) {
+		/* The range may be more than there is room for; a page is not. */
+		r->msg.read.len = MIN(r->msg.read.len, PAGE_SIZE_ - off % PAGE_SIZE_);
 		worker_queue(f->worker, &r->task);
 		return;
 	}

@@ -313,7 +313,8 @@ static bool sync_advance(struct sync_dirty *s)
 			}
 			stays_dirty = true;
 		}
-		s->blocked_since = 0;
+		if (!stays_dirty)
+			s->blocked_since = 0; /* else the next window would wait as long again */
 		r = start_runs(s, first, end, stays_dirty);
 		if (r < 0) {
 			if (s->in_flight == 0) {

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <linux/falloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -159,6 +160,8 @@ static inline void rig_fallocate(struct store *store, struct store_op *op, int m
 
 	if (off < s->size)
 		memset(s->data + off, 0, MIN(len, s->size - off));
+	if (!(mode & FALLOC_FL_KEEP_SIZE))
+		s->size = MAX(s->size, off + len);
 	op->result = 0;
 	rig_submit(s, op);
 }

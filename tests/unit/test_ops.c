@@ -273,6 +273,30 @@ static void a_hole_at_a_dirty_end_keeps_the_stores_size_right(void **state)
 	rig_free(rig);
 }
 
+static void zeroing_beyond_a_store_that_is_shorter_makes_it_as_long_as_the_file(void **state)
+{
+	struct rig *rig = rig_new(0, 1000);
+
+	assert_int_equal(run(rig, (struct file_op){ .kind = FILE_OP_WRITE, .off = 0, .len = PAGE, .src = bytes }), 0);
+	assert_int_equal(run(rig, (struct file_op){ .kind = FILE_OP_FALLOCATE, .mode = FALLOC_FL_ZERO_RANGE, .off = 0, .len = 2 * PAGE }), 0);
+	assert_int_equal(rig->f->size, 2 * PAGE);
+	assert_int_equal(rig->store.size, 2 * PAGE);
+	rig_free(rig);
+}
+
+static void written_pages_in_a_kept_range_are_kept(void **state)
+{
+	struct rig *rig = rig_new(16 * PAGE, 1000);
+
+	assert_int_equal(dirty_set_mark_dirty(&rig->f->kept, (struct range){ 2 * PAGE, 4 * PAGE }, true), 0);
+	rig->f->kept_bytes = rig->w.kept_bytes = 2 * PAGE;
+	assert_int_equal(run(rig, (struct file_op){ .kind = FILE_OP_WRITE, .off = PAGE, .len = 2 * PAGE, .src = bytes }), 0);
+	assert_int_equal(rig->f->e->keep, 1);
+	assert_true(block_tree_find(&rig->f->blocks, 0)->e->keep == 1ull << 2);
+	file_clear_keep(rig->f);
+	rig_free(rig);
+}
+
 static void modes_that_are_not_known_are_refused(void **state)
 {
 	struct rig *rig = rig_new(4 * PAGE, 1000);
@@ -297,6 +321,8 @@ int main(void)
 		cmocka_unit_test(a_store_that_fails_leaves_all_as_it_was),
 		cmocka_unit_test(a_hole_within_a_page_and_over_pages_reads_as_zeros),
 		cmocka_unit_test(a_hole_at_a_dirty_end_keeps_the_stores_size_right),
+		cmocka_unit_test(zeroing_beyond_a_store_that_is_shorter_makes_it_as_long_as_the_file),
+		cmocka_unit_test(written_pages_in_a_kept_range_are_kept),
 		cmocka_unit_test(modes_that_are_not_known_are_refused),
 	};
 
