@@ -102,8 +102,9 @@ int pgc_munmap(void *addr, size_t len);
 
 /*
  * As msync(2). After 0 for MS_SYNC the store has the bytes of the range. MS_ASYNC starts their write-out and returns.
- * On parts that are no mapping of this library it is msync(2) without the wait. A mapping that was inherited by fork,
- * or moved by mremap(2), may cause the whole file to be written.
+ * On parts that are no mapping of this library it is msync(2) without the wait. What is mapped is asked of the kernel,
+ * so it does not matter what mremap(2), munmap(2) or fork(2) did; where /proc/self/maps cannot be read, whole files are
+ * written, and the error is returned if that may not be all.
  *
  * Errors: -EINVAL: MS_SYNC with MS_ASYNC, an unknown flag, addr not page-aligned; -ENOMEM: a part is not mapped (the
  * rest is synced); -EBUSY: MS_INVALIDATE of a locked range; -EIO, -ENOSPC, ...: as pgc_fsync().

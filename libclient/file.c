@@ -498,15 +498,30 @@ int file_sync(struct pgc_file *f, bool data)
 	return file_request(f, &m, NULL, 0);
 }
 
-/* Handle number `n` of that memfd, kept alive until file_put(): those that are open first, then closed ones that live on for their mappings. */
-static struct pgc_file *take_by_memfd(dev_t mem_dev, ino_t mem_ino, unsigned n)
+static bool has_memfd(const struct pgc_file *f, dev_t mem_dev, ino_t mem_ino)
+{
+	return f->memfd >= 0 && f->mem_ino == mem_ino && f->mem_dev == mem_dev;
+}
+
+/*
+ * Handle number `n` of that memfd, kept alive until file_put(): `first` if it is one, then those that are open, then
+ * closed ones that live on for their mappings.
+ */
+static struct pgc_file *take_by_memfd(struct pgc_file *first, dev_t mem_dev, ino_t mem_ino, unsigned n)
 {
 	struct pgc_file *f = NULL;
 
 	pthread_mutex_lock(&lib.lock);
+	/* One that was closed before the fork has no error to tell in this process: no reason to connect it. */
+	if (first && (!has_memfd(first, mem_dev, mem_ino) ||
+		      (first->closed && __atomic_load_n(&first->stale, __ATOMIC_RELAXED))))
+		first = NULL;
+	if (first && n-- == 0)
+		f = first;
 	for (int closed = 0; closed < 2 && !f; closed++)
 		for (f = lib.files; f; f = f->next)
-			if (!f->opening && f->closed == closed && f->memfd >= 0 && f->mem_ino == mem_ino && f->mem_dev == mem_dev && n-- == 0)
+			if (f != first && !f->opening && f->closed == closed && has_memfd(f, mem_dev, mem_ino) &&
+			    n-- == 0)
 				break;
 	if (f)
 		f->busy++;
@@ -514,12 +529,12 @@ static struct pgc_file *take_by_memfd(dev_t mem_dev, ino_t mem_ino, unsigned n)
 	return f;
 }
 
-int file_sync_memfd(dev_t mem_dev, ino_t mem_ino, uint64_t off, uint64_t len, bool async)
+int file_sync_memfd(struct pgc_file *first, dev_t mem_dev, ino_t mem_ino, uint64_t off, uint64_t len, bool async)
 {
 	struct pgc_file *f;
 	int r = 0;
 
-	for (unsigned n = 0; (f = take_by_memfd(mem_dev, mem_ino, n)); n++) {
+	for (unsigned n = 0; (f = take_by_memfd(first, mem_dev, mem_ino, n)); n++) {
 		struct pgc_msg m = { .type = PGC_MSG_SYNC };
 
 		m.sync = (struct pgc_sync){ .off = off, .len = len, .flags = async ? PGC_SYNC_ASYNC : 0 };

@@ -8,8 +8,8 @@
  * as zeros. There, shared mappings are kept from the child (MADV_DONTFORK) and made anew here at the same address, and
  * private ones are registered again here. What cannot be restored is left inaccessible: a signal is better than zeros.
  *
- * The parent waits for that: were it to exit first, as a program does that becomes a daemon, its handles would end, and with the last one
- * the file that the child is about to ask for.
+ * The parent waits for that: were it to exit first, as a program does that becomes a daemon, its handles would end, and
+ * with the last one the file that the child is about to ask for.
  *
  * prepare() holds lib.lock over the fork, so that the table and the list of handles are whole in the child. All other
  * locks belong to threads that the child does not have and are made anew.
@@ -23,7 +23,8 @@
 
 #define REMAKE_PATIENCE_MS 10000
 
-static int remade[2] = { -1, -1 };  /* a pipe: its end, in the child, says that the mappings are there. Under lib.lock */
+/* A pipe: its end, in the child, says that the mappings are there. Under lib.lock. */
+static int remade[2] = { -1, -1 };
 
 static void prepare(void)
 {

@@ -199,8 +199,11 @@ int file_connect(struct pgc_file *f);
 /* conn_request() on a handle's connection, which is made first if need be. No descriptors in the reply. */
 int file_request(struct pgc_file *f, struct pgc_msg *msg, const int *fds, int n_fds);
 int file_sync(struct pgc_file *f, bool data);
-/* A range of the file behind that memfd, through some handle of it. 0 when no handle has it: it is not ours. `async`: starts it only. */
-int file_sync_memfd(dev_t mem_dev, ino_t mem_ino, uint64_t off, uint64_t len, bool async);
+/*
+ * A range of the file behind that memfd, through `first` (may be NULL) if it is a handle of it, else through any other.
+ * 0 when no handle has it: it is not ours. `async`: starts it only.
+ */
+int file_sync_memfd(struct pgc_file *first, dev_t mem_dev, ino_t mem_ino, uint64_t off, uint64_t len, bool async);
 /*
  * Frees closed handles whose mappings are gone. Takes lib.lock; may be called by any public function that waits for
  * nobody.

@@ -88,7 +88,8 @@ static ssize_t move(int fd, const struct cursor *c, size_t len, off_t off, bool 
 		if (errno != EFAULT)
 			return -errno;
 		/* Nothing of ours there as far as the table knows: the first time, that may be old. */
-		if (populated == POPULATE_TRIES || (!populate_pieces(iov, n, into_buffers, populated > 0) && populated > 0))
+		if (populated == POPULATE_TRIES ||
+		    (!populate_pieces(iov, n, into_buffers, populated > 0) && populated > 0))
 			return -EFAULT;
 		populated++;
 	}
@@ -128,7 +129,10 @@ static ssize_t read_step(struct pgc_file *f, const struct cursor *c, size_t want
 		*ret_again = true;
 		return 0;
 	}
-	/* Less than was asked for need not be the end: pages may have been dropped again, and an error comes with the next READ. */
+	/*
+	 * Less than was asked for need not be the end: pages may have been dropped again, and an error comes with the
+	 * next READ.
+	 */
 	*ret_end = n == 0 || (uint64_t)off + (uint64_t)n >= m.read_reply.size;
 	return n;
 }

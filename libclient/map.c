@@ -11,8 +11,8 @@
  *   MAP_SHARED through a read-only handle     MAP_PRIVATE of the read-only memfd, MISSING|MINOR
  *   MAP_PRIVATE                               MAP_PRIVATE of the memfd, MISSING|MINOR
  *
- * A shared mapping of a read-only memfd cannot be registered; the private one, not being writable, shows the cache's own
- * pages.
+ * A shared mapping of a read-only memfd cannot be registered; the private one, not being writable, shows the cache's
+ * own pages.
  *
  * Any thread. No lock is held over a request.
  */
@@ -241,13 +241,13 @@ PGC_PUBLIC int pgc_munmap(void *addr, size_t len)
 	return 0;
 }
 
-/* A part of the range as a range of some memfd. */
-struct msync_part { dev_t dev; ino_t ino; uint64_t off, len; };
+/* A part of the range as a range of some memfd, and where the first of it is mapped. */
+struct msync_part { dev_t dev; ino_t ino; uint64_t off, len; uintptr_t addr; };
 #define MSYNC_PARTS 64
 
 /*
- * What is really mapped in [*addr, end), from the kernel: programs move mappings behind the library. Up to MSYNC_PARTS, and *addr is
- * where to go on. Returns how many, or a negative errno.
+ * What is really mapped in [*addr, end), from the kernel: programs move mappings behind the library. Up to MSYNC_PARTS,
+ * and *addr is where to go on. Returns how many, or a negative errno.
  */
 static int msync_parts(uintptr_t *addr, uintptr_t end, struct msync_part *part)
 {
@@ -265,18 +265,61 @@ static int msync_parts(uintptr_t *addr, uintptr_t end, struct msync_part *part)
 		if (from >= to)
 			continue;
 		*addr = to;
-		/* A private mapping has nothing that msync would write, but a read-only handle's shared one is private underneath. */
+		/*
+		 * A private mapping has nothing that msync would write, but a read-only handle's shared one is private
+		 * underneath. The table may tell them apart, or may be old: what cannot be written is rather synced.
+		 */
 		if (v.ino == 0 || (!v.shared && (v.prot & PROT_WRITE)))
 			continue;
-		if (n > 0 && part[n - 1].ino == v.ino && part[n - 1].dev == v.dev && part[n - 1].off + part[n - 1].len == off)
+		if (n > 0 && part[n - 1].ino == v.ino && part[n - 1].dev == v.dev &&
+		    part[n - 1].off + part[n - 1].len == off)
 			part[n - 1].len += to - from;
 		else
-			part[n++] = (struct msync_part){ v.dev, v.ino, off, to - from };
+			part[n++] = (struct msync_part){ v.dev, v.ino, off, to - from, from };
 	}
 	vma_close(&it);
 	if (n < MSYNC_PARTS)
 		*addr = end;
 	return r < 0 ? r : n;
+}
+
+/* The handle that the table names is the one whose errors are told, as with msync(2). */
+static int msync_part(const struct msync_part *p, bool async)
+{
+	struct mapping m = { .f = NULL };
+	bool known = table_next(p->addr, p->addr + PGC_PAGE_SIZE, &m);
+	int r = file_sync_memfd(m.f, p->dev, p->ino, p->off, p->len, async);
+
+	if (known)
+		file_put(m.f);
+	return r;
+}
+
+/*
+ * When the kernel does not say what is mapped: all of each file that the table names in the range. Where it names none
+ * there may be one all the same, and `why` is the answer.
+ */
+static int msync_by_table(uintptr_t at, uintptr_t end, bool async, int why)
+{
+	struct mapping m;
+	int r = 0;
+
+	while (at < end) {
+		struct pgc_msg msg = { .type = PGC_MSG_SYNC, .sync = { .flags = async ? PGC_SYNC_ASYNC : 0 } };
+		int k = 0;
+
+		if (!table_next(at, end, &m))
+			return r < 0 ? r : why;
+		if (m.addr > at && r == 0)
+			r = why;
+		if (m.shared)
+			k = file_request(m.f, &msg, NULL, 0);
+		file_put(m.f);
+		if (k < 0 && (r == 0 || r == why))
+			r = k;
+		at = m.addr + m.len;
+	}
+	return r;
 }
 
 PGC_PUBLIC int pgc_msync(void *addr, size_t len, int flags)
@@ -295,11 +338,15 @@ PGC_PUBLIC int pgc_msync(void *addr, size_t len, int flags)
 	if (end == start || !(flags & (MS_SYNC | MS_ASYNC)))
 		return hole;
 	while (start < end) {
+		uintptr_t from = start;
+
 		n = msync_parts(&start, end, part);
-		if (n < 0)
-			return n;
+		if (n < 0) {
+			k = msync_by_table(from, end, flags & MS_ASYNC, n);
+			return r < 0 ? r : k < 0 ? k : hole;
+		}
 		for (int i = 0; i < n; i++) {
-			k = file_sync_memfd(part[i].dev, part[i].ino, part[i].off, part[i].len, flags & MS_ASYNC);
+			k = msync_part(&part[i], flags & MS_ASYNC);
 			if (r == 0)
 				r = k;
 		}

@@ -149,7 +149,8 @@ static struct pgc_file *file_of_memfd(dev_t dev, ino_t ino, bool shared)
 	struct pgc_file *found = NULL;
 
 	for (struct pgc_file *f = lib.files; f; f = f->next)
-		if (f->memfd >= 0 && f->mem_ino == ino && f->mem_dev == dev && (!shared || f->accmode == O_RDWR) && (!found || f->closed))
+		if (f->memfd >= 0 && f->mem_ino == ino && f->mem_dev == dev && (!shared || f->accmode == O_RDWR) &&
+		    (!found || f->closed))
 			found = f;
 	return found;
 }

@@ -51,6 +51,8 @@ struct fake {
 	int kill;                  /* connections hang up at once */
 	int seen[PGC_MSG_KEEP + 1];
 	int connections;
+	int opened;                /* handles so far, CLONE as well */
+	int last_handle;           /* of a SYNC: which of them */
 	uint64_t last_off, last_len;
 	uint32_t last_flags;
 	uint32_t handle_flags;
@@ -63,6 +65,7 @@ static struct fake fake;
 
 struct client {
 	int fd, uffd, xfer;
+	int number;                /* as in fake.opened */
 	struct pgc_map map[MAPS];
 	int n_map;
 	bool closed;
@@ -166,6 +169,7 @@ static int open_file(struct client *c, struct pgc_msg *m, const int *fds, int n,
 	int k = 0;
 
 	c->uffd = fds[0];
+	c->number = add(fake.opened, 1);
 	if (ioctl(c->uffd, UFFDIO_API, &api) < 0)
 		m->status = (uint32_t)errno;
 	set(fake.last_flags, flags);
@@ -290,6 +294,7 @@ static bool handle(struct client *c, struct pgc_msg *m, const int *fds, int n)
 			close(fds[0]);
 		break;
 	case PGC_MSG_SYNC:
+		set(fake.last_handle, c->number);
 		set(fake.last_off, m->sync.off);
 		set(fake.last_len, m->sync.len);
 		set(fake.last_flags, m->sync.flags);
@@ -1048,6 +1053,106 @@ static void msync_of_a_private_mapping_asks_nothing(void **state)
 	pgc_close(ro);
 }
 
+static void msync_joins_what_adjoins_in_the_file(void **state)
+{
+	struct pgc_file *f = open_mem(O_RDWR);
+	char *s = pgc_mmap(f, NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+
+	/* Three mappings for the kernel. */
+	assert_int_equal(mprotect(s + 2 * PAGE, PAGE, PROT_READ), 0);
+	assert_int_equal(pgc_msync(s + PAGE, 6 * PAGE, MS_SYNC), 0);
+	assert_int_equal(get(fake.seen[PGC_MSG_SYNC]), 1);
+	assert_int_equal(get(fake.last_off), PAGE);
+	assert_int_equal(get(fake.last_len), 6 * PAGE);
+	assert_int_equal(pgc_munmap(s + 2 * PAGE, PAGE), 0);
+	assert_int_equal(pgc_msync(s + PAGE, 6 * PAGE, MS_SYNC), -ENOMEM);
+	assert_int_equal(get(fake.seen[PGC_MSG_SYNC]), 3);
+	pgc_munmap(s, 8 * PAGE);
+	pgc_close(f);
+}
+
+/* An error is told once a handle, so it must not be some other one that hears of it. */
+static void msync_asks_the_handle_that_mapped(void **state)
+{
+	struct pgc_file *f[3];
+	char *s[3];
+
+	for (int i = 0; i < 3; i++) {
+		f[i] = open_mem(i == 1 ? O_RDONLY : O_RDWR);
+		s[i] = pgc_mmap(f[i], NULL, PAGE, PROT_READ, MAP_SHARED, 0);
+		assert_ptr_not_equal(s[i], MAP_FAILED);
+	}
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(pgc_msync(s[i], PAGE, MS_SYNC), 0);
+		assert_int_equal(get(fake.last_handle), i + 1);
+	}
+	/* A closed one answers for its mapping as well. */
+	assert_int_equal(pgc_close(f[0]), 0);
+	assert_int_equal(pgc_msync(s[0], PAGE, MS_SYNC), 0);
+	assert_int_equal(get(fake.last_handle), 1);
+	assert_int_equal(get(fake.seen[PGC_MSG_SYNC]), 4);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(pgc_munmap(s[i], PAGE), 0);
+	pgc_close(f[1]);
+	pgc_close(f[2]);
+}
+
+static void msync_asks_another_handle_when_a_closed_one_hung_up(void **state)
+{
+	struct pgc_file *f = open_mem(O_RDWR), *other = open_mem(O_RDWR);
+	char *s = pgc_mmap(f, NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+
+	pgc_close(f);
+	set(fake.bad, BAD_HANGUP);
+	assert_int_equal(pgc_msync(s, PAGE, MS_SYNC), 0);
+	assert_int_equal(get(fake.seen[PGC_MSG_SYNC]), 2);
+	assert_int_equal(get(fake.last_handle), 2);
+	assert_int_equal(pgc_munmap(s, PAGE), 0);
+	pgc_close(other);
+}
+
+static void msync_without_proc_syncs_what_the_table_names(void **state)
+{
+	struct pgc_file *f = open_mem(O_RDWR), *ro = open_mem(O_RDONLY);
+	char *s = pgc_mmap(f, NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+	char *private = pgc_mmap(f, NULL, PAGE, PROT_READ, MAP_PRIVATE, 0);
+	char *t = pgc_mmap(ro, NULL, PAGE, PROT_READ, MAP_SHARED, 0);
+	char *none = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct rlimit old, no_more;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	no_more = (struct rlimit){ 2, old.rlim_max }; /* the fake daemon polls two */
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &no_more), 0);
+	int shared = pgc_msync(s + PAGE, PAGE, MS_SYNC), handle = get(fake.last_handle);
+	uint64_t off = get(fake.last_off), len = get(fake.last_len);
+	int reader = pgc_msync(t, PAGE, MS_ASYNC), reader_handle = get(fake.last_handle);
+	uint32_t flags = get(fake.last_flags);
+	int of_private = pgc_msync(private, PAGE, MS_SYNC), unknown = pgc_msync(none, PAGE, MS_SYNC);
+	int seen = get(fake.seen[PGC_MSG_SYNC]);
+	set(fake.error, EIO);
+	int failed = pgc_msync(s, PAGE, MS_SYNC);
+	set(fake.error, 0);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+
+	assert_int_equal(shared, 0);
+	assert_int_equal(handle, 1);
+	assert_int_equal(off, 0);
+	assert_int_equal(len, 0);
+	assert_int_equal(reader, 0);
+	assert_int_equal(reader_handle, 2);
+	assert_int_equal(flags, PGC_SYNC_ASYNC);
+	assert_int_equal(of_private, 0);
+	assert_int_equal(unknown, -EMFILE);
+	assert_int_equal(seen, 2);
+	assert_int_equal(failed, -EIO);
+	pgc_munmap(s, 4 * PAGE);
+	pgc_munmap(private, PAGE);
+	pgc_munmap(t, PAGE);
+	munmap(none, PAGE);
+	pgc_close(f);
+	pgc_close(ro);
+}
+
 static void madvise_goes_to_the_daemon_or_the_kernel(void **state)
 {
 	struct pgc_file *f = open_mem(O_RDWR);
@@ -1362,6 +1467,10 @@ int main(void)
 		T(msync_checks_and_asks_for_its_range),
 		T(msync_finds_a_mapping_that_was_moved),
 		T(msync_of_a_private_mapping_asks_nothing),
+		T(msync_joins_what_adjoins_in_the_file),
+		T(msync_asks_the_handle_that_mapped),
+		T(msync_asks_another_handle_when_a_closed_one_hung_up),
+		T(msync_without_proc_syncs_what_the_table_names),
 		T(madvise_goes_to_the_daemon_or_the_kernel),
 		T(a_mapping_outlives_its_handle),
 		T(plain_munmap_of_a_closed_handle_is_noticed),
