@@ -27,12 +27,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bench.h"
 #include "pagecached.h"
 #include "pagecached/wire.h"
 
-#define PAGE      4096ull
-#define RUNS_MAX  99
-#define ELEMS(x)  (sizeof(x) / sizeof((x)[0]))
 #define RANDOM_TOUCHES 4000u
 #define STORE_PAGES    20000u
 #define FSYNC_PAGES    100000u
@@ -47,62 +45,12 @@ static struct {
 	bool use[CONTESTANTS];
 } options = { .dir = "/var/tmp", .file_size = 1ull << 30, .runs = 5, .use = { true, true } };
 
-static char path[512];
-
 /* What one run found: written by the run's process, read when it has ended. */
 static struct result {
 	double value;
 	uint64_t sum;
 	volatile int ready;
 } *shared;
-
-static void die(const char *what, ...) __attribute__((noreturn, format(printf, 1, 2)));
-static void die(const char *what, ...)
-{
-	va_list ap;
-
-	va_start(ap, what);
-	fprintf(stderr, "pgc-bench: ");
-	vfprintf(stderr, what, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-	if (path[0])
-		unlink(path);
-	exit(1);
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static uint64_t mix(uint64_t x)
-{
-	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
-	x = (x ^ x >> 27) * 0x94d049bb133111ebull;
-	return x ^ x >> 31;
-}
-
-/* Page numbers 0 to n-1 in an order without a pattern. */
-static uint32_t *shuffled(uint32_t n, uint64_t seed)
-{
-	uint32_t *a = malloc(n * sizeof(*a));
-
-	if (!a)
-		die("out of memory");
-	for (uint32_t i = 0; i < n; i++)
-		a[i] = i;
-	for (uint32_t i = n - 1; i > 0; i--) {
-		uint32_t j = (uint32_t)(mix(seed + i) % (i + 1)), t = a[i];
-
-		a[i] = a[j];
-		a[j] = t;
-	}
-	return a;
-}
 
 /* ---- the two contestants ---- */
 
@@ -119,12 +67,12 @@ static void file_map(struct file *f, enum contestant who, bool write)
 
 	*f = (struct file){ .who = who, .fd = -1 };
 	if (who == KERNEL) {
-		f->fd = open(path, O_RDWR | O_CLOEXEC);
+		f->fd = open(bench_path, O_RDWR | O_CLOEXEC);
 		if (f->fd < 0)
-			die("%s: %s", path, strerror(errno));
+			die("%s: %s", bench_path, strerror(errno));
 		f->map = mmap(NULL, options.file_size, prot, MAP_SHARED, f->fd, 0);
 	} else {
-		r = pgc_open(&f->f, path, O_RDWR, 0);
+		r = pgc_open(&f->f, bench_path, O_RDWR, 0);
 		if (r < 0)
 			die("pgc_open: %s", strerror(-r));
 		f->map = pgc_mmap(f->f, NULL, options.file_size, prot, MAP_SHARED, 0);
@@ -152,20 +100,12 @@ static void file_sync(struct file *f)
 
 static void control_drop(void)
 {
-	struct pgc_msg m = { .type = PGC_MSG_HELLO, .tag = 1,
-		.hello = { .magic = PGC_WIRE_MAGIC, .version = PGC_WIRE_VERSION, .role = PGC_ROLE_CONTROL } };
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	struct pgc_msg m = { .type = PGC_CTL_DROP, .tag = 2 };
 	const char *name = getenv("PAGECACHED_SOCKET");
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	int fd = bench_control(name ? name : "/run/pagecached/socket");
 
-	name = name ? name : "/run/pagecached/socket";
-	if (strlen(name) >= sizeof(a.sun_path))
-		die("%s: too long", name);
-	strcpy(a.sun_path, name);
-	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof(a)) || send(fd, &m, sizeof(m), 0) != sizeof(m) ||
-	    recv(fd, &m, sizeof(m), 0) != sizeof(m) || m.status)
-		die("%s: no daemon", name);
-	m = (struct pgc_msg){ .type = PGC_CTL_DROP, .tag = 2 };
+	if (fd < 0)
+		die("%s: no daemon: %s", name ? name : "/run/pagecached/socket", strerror(-fd));
 	if (send(fd, &m, sizeof(m), 0) != sizeof(m) || recv(fd, &m, sizeof(m), 0) != sizeof(m) || m.status)
 		die("the daemon does not drop its pages: %s", strerror((int)m.status));
 	close(fd);
@@ -173,26 +113,9 @@ static void control_drop(void)
 
 static void make_cold(enum contestant who)
 {
-	uint64_t pages = options.file_size / PAGE, in = 0;
-	unsigned char *core = malloc(pages);
-	int fd = open(path, O_RDWR | O_CLOEXEC), r;
-	void *p;
-
-	if (fd < 0 || !core || fsync(fd))
-		die("%s: %s", path, strerror(errno));
 	if (who == PAGECACHED)
 		control_drop();
-	r = posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-	p = mmap(NULL, options.file_size, PROT_READ, MAP_SHARED, fd, 0);
-	if (r || p == MAP_FAILED || mincore(p, options.file_size, core))
-		die("cannot empty the kernel's cache");
-	for (uint64_t i = 0; i < pages; i++)
-		in += core[i] & 1;
-	if (in > pages / 100)
-		die("%" PRIu64 " pages are still in the kernel's cache", in);
-	munmap(p, options.file_size);
-	close(fd);
-	free(core);
+	bench_kernel_drop(options.file_size);
 }
 
 static uint64_t scan(const struct file *f, uint64_t step)
@@ -214,14 +137,14 @@ static void cold_sequential(enum contestant who, struct result *ret)
 	double from;
 
 	file_map(&f, who, false);
-	from = now();
+	from = bench_now();
 	ret->sum = scan(&f, 8);
-	ret->value = (double)options.file_size / 1e9 / (now() - from);
+	ret->value = (double)options.file_size / 1e9 / (bench_now() - from);
 }
 
 static void cold_random(enum contestant who, struct result *ret)
 {
-	uint32_t n = (uint32_t)(options.file_size / PAGE), *order = shuffled(n, 1);
+	uint32_t n = (uint32_t)(options.file_size / PAGE), *order = bench_shuffled(n, 1);
 	uint32_t touches = n < RANDOM_TOUCHES ? n : RANDOM_TOUCHES;
 	uint64_t word;
 	struct file f;
@@ -229,12 +152,12 @@ static void cold_random(enum contestant who, struct result *ret)
 
 	file_map(&f, who, false);
 	file_random(&f);
-	from = now();
+	from = bench_now();
 	for (uint32_t i = 0; i < touches; i++) {
 		memcpy(&word, f.map + order[i] * PAGE, 8);
 		ret->sum += word;
 	}
-	ret->value = (now() - from) * 1e6 / touches;
+	ret->value = (bench_now() - from) * 1e6 / touches;
 }
 
 /* Another process has it all mapped and stays. */
@@ -261,9 +184,9 @@ static void warm_second(enum contestant who, struct result *ret)
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	}
 	file_map(&f, who, false);
-	from = now();
+	from = bench_now();
 	ret->sum = scan(&f, PAGE);
-	ret->value = (now() - from) * 1e9 / (double)(options.file_size / PAGE);
+	ret->value = (bench_now() - from) * 1e9 / (double)(options.file_size / PAGE);
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 	if (ret->sum != ready->sum)
@@ -273,17 +196,17 @@ static void warm_second(enum contestant who, struct result *ret)
 static void first_store(enum contestant who, struct result *ret, bool sequence)
 {
 	uint32_t n = (uint32_t)(options.file_size / PAGE);
-	uint32_t pages = n < STORE_PAGES ? n : STORE_PAGES, *order = shuffled(pages, 2);
+	uint32_t pages = n < STORE_PAGES ? n : STORE_PAGES, *order = bench_shuffled(pages, 2);
 	struct file f;
 	double from;
 
 	file_map(&f, who, true);
 	file_sync(&f);
 	ret->sum = scan(&f, PAGE);
-	from = now();
+	from = bench_now();
 	for (uint32_t i = 0; i < pages; i++)
 		f.map[(sequence ? i : order[i]) * PAGE + 2048]++;
-	ret->value = (now() - from) * 1e6 / pages;
+	ret->value = (bench_now() - from) * 1e6 / pages;
 	file_sync(&f);
 }
 
@@ -302,10 +225,10 @@ static void fsync_dirty(enum contestant who, struct result *ret)
 	file_sync(&f);
 	for (uint64_t i = 0; i < n; i++)
 		f.map[i * PAGE + 1024]++;
-	from = now();
+	from = bench_now();
 	file_sync(&f);
 	/* Of the figure that is named; a smaller file has fewer pages. */
-	ret->value = (now() - from) * FSYNC_PAGES / (double)n;
+	ret->value = (bench_now() - from) * FSYNC_PAGES / (double)n;
 }
 
 static const struct workload {
@@ -342,28 +265,6 @@ static struct result run_one(const struct workload *w, enum contestant who)
 }
 
 /* ---- figures ---- */
-
-struct figures { double median, min, max; };
-
-static int by_value(const void *a, const void *b)
-{
-	const double *x = a, *y = b;
-
-	return (*x > *y) - (*x < *y);
-}
-
-static struct figures figures_of(double *values, int n)
-{
-	qsort(values, (size_t)n, sizeof(*values), by_value);
-	return (struct figures){ n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2, values[0], values[n - 1] };
-}
-
-static void print_figures(const struct figures *f)
-{
-	int digits = f->median >= 100 ? 0 : f->median >= 10 ? 1 : f->median >= 1 ? 2 : 3;
-
-	printf(" %.*f (%.*f - %.*f) |", digits, f->median, digits, f->min, digits, f->max);
-}
 
 static FILE *json_start(void)
 {
@@ -413,8 +314,8 @@ static void run_workload(const struct workload *w, FILE *json, bool first)
 			for (int i = 0; i < options.runs; i++)
 				fprintf(json, "%s%.6g", i ? ", " : "", values[who][i]);
 		}
-		f[who] = figures_of(values[who], options.runs);
-		print_figures(&f[who]);
+		f[who] = bench_figures(values[who], options.runs);
+		bench_print_figures(&f[who]);
 		if (json)
 			fprintf(json, "], \"median\": %.6g, \"min\": %.6g, \"max\": %.6g}", f[who].median, f[who].min, f[who].max);
 	}
@@ -432,34 +333,10 @@ static void run_workload(const struct workload *w, FILE *json, bool first)
 		fprintf(json, "}");
 }
 
-/* Real blocks with bytes that do not compress and are never zero pages. */
-static void make_file(void)
-{
-	uint64_t *block = malloc(1 << 20), at = 0;
-	int fd;
-
-	snprintf(path, sizeof(path), "%s/pgc-bench-XXXXXX", options.dir);
-	fd = mkostemp(path, O_CLOEXEC);
-	if (fd < 0 || !block) {
-		path[0] = '\0';
-		die("%s: %s", options.dir, strerror(errno));
-	}
-	while (at < options.file_size) {
-		for (uint64_t i = 0; i < (1 << 20) / 8; i++)
-			block[i] = mix(at + i * 8 + 1);
-		if (write(fd, block, 1 << 20) != 1 << 20)
-			die("%s: %s", path, strerror(errno));
-		at += 1 << 20;
-	}
-	if (fsync(fd))
-		die("%s: %s", path, strerror(errno));
-	close(fd);
-	free(block);
-}
-
 static void usage(FILE *out)
 {
 	fprintf(out, "Usage: pgc-bench [OPTION]...\n"
+		"       pgc-bench --out-of-core [OPTION]...   (its own --help)\n"
 		"The cache against the kernel's mmap of the same file; a table on stdout.\n\n"
 		"  --socket PATH       the daemon's socket (default $PAGECACHED_SOCKET)\n"
 		"  --dir DIR           make the file here (default /var/tmp)\n"
@@ -474,25 +351,6 @@ static void usage(FILE *out)
 	fputc('\n', out);
 }
 
-static uint64_t parse_size(const char *s)
-{
-	char *end;
-	uint64_t v;
-
-	errno = 0;
-	v = strtoull(s, &end, 10);
-	for (const char *suffix = "KMG"; *end && *suffix; suffix++) {
-		v <<= 10;
-		if (*end == *suffix) {
-			end++;
-			break;
-		}
-	}
-	if (errno || end == s || *end || v < 16 << 20 || v % (1 << 20) || v > 1ull << 40)
-		die("--file-size %s: whole MiB from 16M to 1024G are wanted", s);
-	return v;
-}
-
 int main(int argc, char **argv)
 {
 	static const struct option longs[] = {
@@ -503,16 +361,16 @@ int main(int argc, char **argv)
 	FILE *json;
 	int c;
 
+	if (argc > 1 && !strcmp(argv[1], "--out-of-core"))
+		return out_of_core_main(argc - 1, argv + 1);
 	while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1)
 		switch (c) {
 		case 's': options.socket = optarg; break;
 		case 'd': options.dir = optarg; break;
-		case 'f': options.file_size = parse_size(optarg); break;
+		case 'f': options.file_size = bench_parse_size("file-size", optarg); break;
 		case 'j': options.json = optarg; break;
 		case 'r':
-			options.runs = atoi(optarg);
-			if (options.runs < 5 || options.runs > RUNS_MAX)
-				die("--runs %s: from 5 to %d", optarg, RUNS_MAX);
+			options.runs = (int)bench_parse_number("runs", optarg, 5, RUNS_MAX);
 			break;
 		case 'o': {
 			size_t i = 0;
@@ -542,7 +400,7 @@ int main(int argc, char **argv)
 	shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (shared == MAP_FAILED)
 		die("mmap: %s", strerror(errno));
-	make_file();
+	bench_make_file(options.dir, NULL, options.file_size);
 	json = json_start();
 	printf("| workload | unit | kernel mmap, median (min - max) | pagecached, median (min - max) | ratio |\n|---|---|---|---|---|\n");
 	for (size_t i = 0; i < ELEMS(workloads); i++) {
@@ -556,6 +414,6 @@ int main(int argc, char **argv)
 		if (fclose(json))
 			die("%s: %s", options.json, strerror(errno));
 	}
-	unlink(path);
+	bench_remove_file();
 	return 0;
 }

@@ -13,6 +13,7 @@
 #include "pagecached/maps.h"
 
 struct file;
+struct domain;
 
 /* The worker's private side of a block; `e` is the side that everyone can see. */
 struct block {
@@ -20,12 +21,16 @@ struct block {
 	struct file *file;
 	char *addr;                /* the daemon's window over it, while the block exists */
 	struct pgc_cgroup_entry *cgroup; /* the first toucher's: charged */
+	struct domain *domain;     /* likewise */
 	uint64_t filling;          /* pages with a read from the store under way */
+	uint64_t second;           /* pages whose bytes are in the second-chance buffer, and not in the memfd: not resident */
+	uint64_t ahead;            /* resident pages that were read ahead and not asked for yet */
+	uint64_t pinned;           /* resident pages that may not be given up: pinned, or locked by a client */
 	uint64_t unsynced;         /* pages written since the store's last good fsync */
 	struct list by_unsynced;   /* file->unsynced */
 	struct list waiters;       /* struct waiter */
-	struct list by_age;        /* the worker's blocks, oldest first */
 	uint32_t slot;
+	uint32_t dirtier;          /* slot of budget->dirty_by: who made the first of its dirty pages so */
 };
 
 struct block_node;

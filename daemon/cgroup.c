@@ -216,7 +216,9 @@ static int cgroup_folder_id(const char *below, uint64_t *ret_id)
 	return 0;
 }
 
-int cgroup_of_pid(pid_t pid, uint64_t *ret_id)
+int cgroup_of_pid(pid_t pid, uint64_t *ret_id) { return cgroup_of_pid_path(pid, ret_id, NULL, 0); }
+
+int cgroup_of_pid_path(pid_t pid, uint64_t *ret_id, char *ret_path, size_t size)
 {
 	CLEANUP(cleanup_fclose) FILE *f = NULL;
 	_cleanup_free_ char *name = NULL, *line = NULL;
@@ -240,10 +242,18 @@ int cgroup_of_pid(pid_t pid, uint64_t *ret_id)
 		if (!path)
 			continue;
 		path = path_below_root(path);
+		if (path && ret_path && snprintf(ret_path, size, "%s%s", *path == '/' ? "" : "/", path) >= (int)size)
+			return -ENAMETOOLONG;
 		return path ? cgroup_folder_id(path, ret_id) : -ENOENT;
 	}
 	/* A process that is gone between the open and the read says so in the read. */
 	return ferror(f) && errno > 0 ? -errno : -ENOENT;
+}
+
+const char *cgroup_mount_point(bool *ret_v1)
+{
+	*ret_v1 = hierarchy.v1;
+	return hierarchy.mount_point;
 }
 
 /*
@@ -295,8 +305,10 @@ uint32_t cgroup_table_take(struct cgroup_table *t, uint64_t id)
 	 * went.
 	 */
 	for (uint32_t i = 1; slot == 0 && i < t->n && id != 0 && id != CGROUP_OTHER; i++)
-		if (entry_collect(&t->entry[i]))
+		if (entry_collect(&t->entry[i])) {
 			slot = i;
+			t->entry[i].reclaimed = t->entry[i].limit = 0;
+		}
 	set_id(&t->entry[slot], slot == 0 ? CGROUP_OTHER : id);
 	t->entry[slot].handles++;
 	return slot;

@@ -25,6 +25,10 @@ void cgroup_exit(void);
  * pid is not positive.
  */
 int cgroup_of_pid(pid_t pid, uint64_t *ret_id);
+/* The same, with its path in the hierarchy as far as that is mounted here ("/" is the mount's root). -ENAMETOOLONG. */
+int cgroup_of_pid_path(pid_t pid, uint64_t *ret_id, char *ret_path, size_t size);
+/* Where that hierarchy is mounted, and whether it is of version 1; NULL: cgroup_init() found none. Valid till cgroup_exit(). */
+const char *cgroup_mount_point(bool *ret_v1);
 
 /*
  * The entries of the map `cgroups`, taken and put by the main thread, one reference a handle.
@@ -63,3 +67,9 @@ uint32_t cgroup_table_find(const struct cgroup_table *t, uint64_t id);
 uint64_t cgroup_table_id(const struct cgroup_table *t, uint32_t slot);
 /* Adds pages to the counters of a slot; negative numbers take away. Any thread. */
 void cgroup_table_add(struct cgroup_table *t, uint32_t slot, int64_t mapped, int64_t resident, int64_t dirty);
+/* The same for one counter of an entry that the caller keeps. Any thread. */
+static inline void cgroup_count(pgc_u64 *counter, int64_t pages)
+{
+	if (pages)
+		(void)__atomic_fetch_add(counter, (uint64_t)pages, __ATOMIC_RELAXED);
+}

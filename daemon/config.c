@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Settings: one table says for each its name, its type, its limits, its default and its help, and serves the
- * configuration files, the command line and --help alike. A default goes through the same parser as what a user writes,
- * so what --help prints is what one gets.
+ * Reads the settings of config_setting and the rules of config_rules: defaults, files, flags. A default goes through
+ * the same parser as what a user writes, so what --help prints is what one gets.
  *
  * A key may stand once in a file; a later file, and any flag, overrides it. Of a flag given twice the last one counts.
  * Only the first error is told: "FILE:LINE: key: what is wrong (what is allowed)", or "--flag: ...".
@@ -10,11 +9,10 @@
  * Files are read with inih through a reader of our own, because inih keeps the line numbers to itself, cuts long lines
  * in two, and takes an indented line for a continuation of the value before.
  *
- * Main thread, before others start (getopt has global state). May use log (names of levels) and util.
+ * Main thread (getopt has global state). May call config_setting, config_rules, config_value, util.
  */
 #include "daemon/config.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <getopt.h>
@@ -24,64 +22,15 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#include "daemon/log.h"
+#include "daemon/config_rules.h"
+#include "daemon/config_setting.h"
+#include "daemon/config_value.h"
 #include "daemon/util/util.h"
 
-#define SECTION "daemon"
-#define MESSAGE_MAX 512
-
-enum setting_type {
-	SETTING_PATH,      /* char * */
-	SETTING_SOCKET,    /* char *: a path that fits a socket's address */
-	SETTING_PINS,      /* char *: a path, or "none", kept as "" */
-	SETTING_SIZE,      /* uint64_t, bytes */
-	SETTING_SHARE,     /* uint64_t, bytes; may be a share of RAM */
-	SETTING_DURATION,  /* uint64_t, milliseconds */
-	SETTING_COUNT,     /* uint32_t */
-	SETTING_MODE,      /* mode_t, octal */
-	SETTING_BOOL,      /* bool */
-	SETTING_LEVEL,     /* int */
-};
-
-struct setting {
-	const char *name;          /* the key; as a flag with - for _ */
-	enum setting_type type;
-	size_t offset;             /* in struct config */
-	uint64_t min, max;         /* in the unit that is stored */
-	const char *initial;       /* the default as a user would write it; NULL: found out by set_computed_defaults() */
-	const char *initial_note;  /* how --help puts it, if not as `initial` */
-	const char *argument;      /* what --help calls the value */
-	const char *help;
-};
-
-_Static_assert(sizeof(unsigned) == sizeof(uint32_t) && sizeof(mode_t) == sizeof(uint32_t), "SETTING_COUNT, SETTING_MODE");
-
-static const struct setting settings[] = {
-#define S(field) .offset = offsetof(struct config, field)
-	{ "socket", SETTING_SOCKET, S(socket), 0, 0, NULL,
-	  "/run/pagecached/socket, as a user $XDG_RUNTIME_DIR/pagecached/socket", "PATH", "listen on this socket" },
-	{ "socket_mode", SETTING_MODE, S(socket_mode), 0, 0777, "0666", NULL, "MODE", "permissions of the socket: who may use the cache" },
-	{ "memory_max", SETTING_SHARE, S(memory_max), 1ull << 20, 1ull << 60, "25%", "25%, a quarter of RAM", "SIZE",
-	  "memory for all cached pages together" },
-	{ "bpffs", SETTING_PINS, S(bpffs), 0, 0, "/sys/fs/bpf/pagecached", NULL, "DIR", "pin the BPF maps here; none: make no BPF maps" },
-	{ "state_dir", SETTING_PATH, S(state_dir), 0, 0, NULL, "/var/lib/pagecached, as a user $XDG_STATE_HOME/pagecached", "DIR",
-	  "keep here what must outlive the daemon" },
-	{ "workers", SETTING_COUNT, S(workers), 1, 64, NULL, "the number of processors, at most 8", "N", "worker threads" },
-	{ "log_level", SETTING_LEVEL, S(log_level), 0, 0, "info", NULL, "LEVEL", "log this and what is worse: error, warning, notice, info, debug" },
-	{ "kernel_faults", SETTING_BOOL, S(kernel_faults), 0, 1, "yes", NULL, "yes|no",
-	  "let clients take faults inside system calls, through /dev/userfaultfd" },
-	{ "dirty_expire", SETTING_DURATION, S(dirty_expire_ms), 10, 86400000, "5s", NULL, "TIME", "write out pages dirty for longer than this" },
-	{ "readahead_max", SETTING_SIZE, S(readahead_max), 0, 1ull << 30, "8M", NULL, "SIZE", "largest readahead window; 0: no readahead" },
-	{ "max_files", SETTING_COUNT, S(max_files), 16, 1u << 24, "16384", NULL, "N", "files cached at one time" },
-	{ "max_mappings", SETTING_COUNT, S(max_mappings), 16, 1u << 24, "65536", NULL, "N", "entries of the map of mappings" },
-	{ "max_blocks", SETTING_COUNT, S(max_blocks), 0, 1u << 28, "0", "0, from memory_max", "N", "entries of the map of blocks, 256 KiB each" },
-	{ "max_handles", SETTING_COUNT, S(max_handles), 1, 1u << 20, "4096", NULL, "N", "open files of one user; root has no limit" },
-	{ "test_stores", SETTING_BOOL, S(test_stores), 0, 1, "no", NULL, "yes|no", "serve mem: URIs and obey fault injection; for tests only" },
-#undef S
-};
+#define SECTION CONFIG_SECTION
+#define NO_SETTING "neither a section nor a setting (allowed: \"[" SECTION "]\", \"key = value\", or a comment after # or ;)"
 
 /* Where a value came from, for the message. */
 struct origin {
@@ -108,113 +57,6 @@ static int complain(FILE *err, const struct origin *o, const char *name, const c
 	return -EINVAL;
 }
 
-/* ---- values ---- */
-
-/* Digits only: no sign, no space, no other base. */
-static int parse_digits(const char *s, int base, uint64_t *ret, const char **ret_end)
-{
-	unsigned long long v;
-	char *end;
-
-	if (!isdigit((unsigned char)*s))
-		return -EINVAL;
-	errno = 0;
-	v = strtoull(s, &end, base);
-	if (errno == ERANGE)
-		return -ERANGE;
-	*ret = v;
-	*ret_end = end;
-	return 0;
-}
-
-static int multiply(uint64_t a, uint64_t b, uint64_t *ret)
-{
-	uint64_t v;
-
-	if (__builtin_mul_overflow(a, b, &v))
-		return -ERANGE;
-	*ret = v;
-	return 0;
-}
-
-int config_parse_size(const char *s, uint64_t whole, uint64_t *ret)
-{
-	static const char suffixes[] = "KMGT";
-	const char *end, *suffix;
-	uint64_t v;
-	int r = parse_digits(s, 10, &v, &end);
-
-	if (r < 0)
-		return r;
-	if (*end == '\0') {
-		*ret = v;
-		return 0;
-	}
-	if (end[1] != '\0')
-		return -EINVAL;
-	if (*end == '%') {
-		if (whole == 0)
-			return -EINVAL;
-		if (v > 100)
-			return -ERANGE;
-		*ret = whole / 100 * v + whole % 100 * v / 100;
-		return 0;
-	}
-	suffix = strchr(suffixes, toupper((unsigned char)*end));
-	return suffix ? multiply(v, 1ull << (10 * (suffix - suffixes + 1)), ret) : -EINVAL;
-}
-
-int config_parse_duration(const char *s, uint64_t *ret_ms)
-{
-	static const struct { const char *unit; uint64_t ms; } units[] = { { "", 1000 }, { "s", 1000 }, { "ms", 1 }, { "min", 60000 } };
-	const char *end;
-	uint64_t v;
-	int r = parse_digits(s, 10, &v, &end);
-
-	if (r < 0)
-		return r;
-	while (*end == ' ')
-		end++;
-	for (size_t i = 0; i < ELEMENTSOF(units); i++)
-		if (strcmp(end, units[i].unit) == 0)
-			return multiply(v, units[i].ms, ret_ms);
-	return -EINVAL;
-}
-
-static int parse_number(const char *s, int base, uint64_t *ret)
-{
-	const char *end;
-	uint64_t v;
-	int r = parse_digits(s, base, &v, &end);
-
-	if (r < 0)
-		return r;
-	if (*end != '\0')
-		return -EINVAL;
-	*ret = v;
-	return 0;
-}
-
-static int parse_bool(const char *s, uint64_t *ret)
-{
-	static const char *const words[][2] = { { "no", "yes" }, { "off", "on" }, { "false", "true" }, { "0", "1" } };
-
-	for (size_t i = 0; i < ELEMENTSOF(words); i++)
-		for (unsigned v = 0; v < 2; v++)
-			if (strcasecmp(s, words[i][v]) == 0) {
-				*ret = v;
-				return 0;
-			}
-	return -EINVAL;
-}
-
-static uint64_t ram_size(void)
-{
-	long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-
-	return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : 0;
-}
-
 static unsigned processors(void)
 {
 	cpu_set_t set;
@@ -224,155 +66,12 @@ static unsigned processors(void)
 	return (unsigned)MAX(1, sysconf(_SC_NPROCESSORS_ONLN)); /* more than cpu_set_t holds */
 }
 
-static bool is_path(const struct setting *s)
-{
-	return s->type == SETTING_PATH || s->type == SETTING_SOCKET || s->type == SETTING_PINS;
-}
-
-/* The largest of K, M, G, T that divides `v`. */
-static void format_size(char *buf, size_t size, uint64_t v)
-{
-	static const char suffixes[] = "KMGT";
-	unsigned n = 0;
-
-	while (n < 4 && v && v % 1024 == 0) {
-		v /= 1024;
-		n++;
-	}
-	snprintf(buf, size, "%llu%.1s", (unsigned long long)v, n ? suffixes + n - 1 : "");
-}
-
-static void describe_allowed(const struct setting *s, char *buf, size_t size)
-{
-	char min[32], max[32];
-
-	switch (s->type) {
-	case SETTING_PATH:
-		snprintf(buf, size, "a path that starts with /");
-		break;
-	case SETTING_SOCKET:
-		snprintf(buf, size, "a path that starts with /, at most %zu bytes", sizeof(((struct sockaddr_un *)0)->sun_path) - 1);
-		break;
-	case SETTING_PINS:
-		snprintf(buf, size, "a path that starts with /, or none");
-		break;
-	case SETTING_SIZE:
-	case SETTING_SHARE:
-		format_size(min, sizeof(min), s->min);
-		format_size(max, sizeof(max), s->max);
-		snprintf(buf, size, "bytes, or a number with K, M, G or T%s; from %s to %s",
-			 s->type == SETTING_SHARE ? ", or 1% to 100% of RAM" : "", min, max);
-		break;
-	case SETTING_DURATION:
-		snprintf(buf, size, "seconds, or a number with ms, s or min; from %llums to %llumin",
-			 (unsigned long long)s->min, (unsigned long long)s->max / 60000);
-		break;
-	case SETTING_COUNT:
-		snprintf(buf, size, "a number from %llu to %llu", (unsigned long long)s->min, (unsigned long long)s->max);
-		break;
-	case SETTING_MODE:
-		snprintf(buf, size, "an octal number from 0 to %llo", (unsigned long long)s->max);
-		break;
-	case SETTING_BOOL:
-		snprintf(buf, size, "yes or no");
-		break;
-	case SETTING_LEVEL:
-		snprintf(buf, size, "error, warning, notice, info or debug");
-		break;
-	}
-}
-
-static int store_path(struct config *c, const struct setting *s, const char *value, bool relative_ok)
-{
-	char **field = (char **)((char *)c + s->offset);
-	char *copy;
-
-	if (s->type == SETTING_PINS && (*value == '\0' || strcmp(value, "none") == 0))
-		value = "";
-	else if (*value == '\0' || (*value != '/' && !relative_ok))
-		return -EINVAL;
-	if (s->type == SETTING_SOCKET && strlen(value) >= sizeof(((struct sockaddr_un *)0)->sun_path))
-		return -ERANGE;
-	copy = strdup(value);
-	if (!copy)
-		return -ENOMEM;
-	free(*field);
-	*field = copy;
-	return 0;
-}
-
-static int store_number(struct config *c, const struct setting *s, const char *value)
-{
-	void *field = (char *)c + s->offset;
-	uint64_t v = 0;
-	int level = 0, r = -EINVAL;
-
-	switch (s->type) {
-	case SETTING_SIZE:
-		r = config_parse_size(value, 0, &v);
-		break;
-	case SETTING_SHARE:
-		r = config_parse_size(value, ram_size(), &v);
-		break;
-	case SETTING_DURATION:
-		r = config_parse_duration(value, &v);
-		break;
-	case SETTING_COUNT:
-		r = parse_number(value, 10, &v);
-		break;
-	case SETTING_MODE:
-		r = parse_number(value, 8, &v);
-		break;
-	case SETTING_BOOL:
-		r = parse_bool(value, &v);
-		break;
-	case SETTING_LEVEL:
-		r = log_level_from_string(value, &level);
-		break;
-	case SETTING_PATH:
-	case SETTING_SOCKET:
-	case SETTING_PINS:
-		break;
-	}
-	if (r < 0)
-		return r;
-	if (s->type == SETTING_LEVEL) {
-		*(int *)field = level;
-		return 0;
-	}
-	if (v < s->min || v > s->max)
-		return -ERANGE;
-	if (s->type == SETTING_BOOL)
-		*(bool *)field = v;
-	else if (s->type == SETTING_COUNT || s->type == SETTING_MODE)
-		*(uint32_t *)field = (uint32_t)v;
-	else
-		*(uint64_t *)field = v;
-	return 0;
-}
-
-/* Stores `value`. On failure writes into `message` what is wrong and what is allowed. */
-static int setting_store(struct config *c, const struct setting *s, const char *value, bool relative_ok, char *message)
-{
-	int r = is_path(s) ? store_path(c, s, value, relative_ok) : store_number(c, s, value);
-	char allowed[160];
-
-	if (r >= 0)
-		return 0;
-	describe_allowed(s, allowed, sizeof(allowed));
-	if (r == -ENOMEM)
-		snprintf(message, MESSAGE_MAX, "%s", strerror(ENOMEM));
-	else if (*value == '\0')
-		snprintf(message, MESSAGE_MAX, "the value is empty (allowed: %s)", allowed);
-	else
-		snprintf(message, MESSAGE_MAX, "\"%.200s\" is %s (allowed: %s)", value,
-			 r == -ERANGE ? (s->type == SETTING_SOCKET ? "too long" : "out of range") : "not valid", allowed);
-	return r == -ENOMEM ? r : -EINVAL;
-}
-
 /* ---- defaults ---- */
 
-/* $VARIABLE/rest, else $HOME/home_part/rest, else /tmp/pagecached-UID/fallback. A relative or empty variable does not count. */
+/*
+ * $VARIABLE/rest, else $HOME/home_part/rest, else /tmp/pagecached-UID/fallback. A relative or empty variable does not
+ * count.
+ */
 static char *user_path(const char *variable, const char *home_part, const char *rest, const char *fallback)
 {
 	const char *base = getenv(variable), *home = home_part ? getenv("HOME") : NULL;
@@ -391,13 +90,13 @@ static char *user_path(const char *variable, const char *home_part, const char *
 static int set_initial(struct config *c, FILE *err)
 {
 	const struct origin o = { .file = "built-in defaults" };
-	char message[MESSAGE_MAX];
+	char message[CONFIG_MESSAGE_MAX];
 
-	for (size_t i = 0; i < ELEMENTSOF(settings); i++) {
-		int r = settings[i].initial ? setting_store(c, &settings[i], settings[i].initial, false, message) : 0;
+	for (size_t i = 0; i < CONFIG_SETTINGS; i++) {
+		int r = config_settings[i].initial ? config_setting_store(c, &config_settings[i], config_settings[i].initial, false, message) : 0;
 
 		if (r < 0) {
-			complain(err, &o, settings[i].name, message);
+			complain(err, &o, config_settings[i].name, message);
 			return r;
 		}
 	}
@@ -419,21 +118,51 @@ static int set_computed_defaults(struct config *c)
 
 /* ---- files ---- */
 
-struct parse {
+/* What is loaded, and where each setting came from, for the check of what they are to each other. */
+struct load {
 	struct config *c;
-	FILE *stream, *err;
+	FILE *err;
+	struct origin from[CONFIG_SETTINGS];
+	bool given[CONFIG_SETTINGS]; /* in a file or as a flag */
+	char **files;              /* names that `from` points to */
+	size_t n_files;
+};
+
+static void load_free(struct load *l)
+{
+	for (size_t i = 0; i < l->n_files; i++)
+		free(l->files[i]);
+	free(l->files);
+}
+
+/* Keeps a name until the end of the load. NULL: out of memory. */
+static const char *load_keep_name(struct load *l, const char *name)
+{
+	char **files = reallocarray(l->files, l->n_files + 1, sizeof(*files));
+
+	if (!files)
+		return NULL;
+	l->files = files;
+	files[l->n_files] = strdup(name);
+	return files[l->n_files] ? files[l->n_files++] : NULL;
+}
+
+struct parse {
+	struct load *load;
+	FILE *stream;
 	const char *file;
 	char *text;                /* the line that was read last, for getline() */
 	size_t allocated;
 	unsigned line;
 	int read_error;            /* errno */
-	unsigned seen[ELEMENTSOF(settings)]; /* line of the key in this file */
+	unsigned seen[CONFIG_SETTINGS]; /* line of the key of [daemon] in this file */
+	struct config_place place;
 
 	/* The first error that we found; inih reports those that it finds by the line alone. */
 	unsigned error_line;
 	int error;
 	char error_name[64];
-	char message[MESSAGE_MAX];
+	char message[CONFIG_MESSAGE_MAX];
 };
 
 static void parse_free(struct parse *p)
@@ -460,24 +189,64 @@ static int parse_fail(struct parse *p, const char *name, int error, const char *
 	return 0;
 }
 
-/* inih tells of a section only when a key follows, so that a misspelt one without keys would pass. */
-static bool check_section(struct parse *p, const char *line)
+/* Ends the section before, if any. */
+static bool end_section(struct parse *p)
 {
-	size_t n = strcspn(line + 1, "]");
+	char message[CONFIG_MESSAGE_MAX];
+	int r = config_rules_end(p->load->c, &p->place, message);
 
-	if (line[1 + n] == ']' && (n != strlen(SECTION) || memcmp(line + 1, SECTION, n) != 0)) {
-		parse_fail(p, NULL, -EINVAL, "[%.*s]: unknown section (allowed: [" SECTION "])", (int)MIN(n, (size_t)100), line + 1);
+	if (r == 0)
+		return true;
+	parse_fail(p, NULL, r, "%s", message);
+	p->error_line = p->place.line;
+	return false;
+}
+
+/*
+ * A line that starts with [. inih tells of a section only when a key follows, so that a misspelt one without keys would
+ * pass; it cuts long names, and takes the first ] for the end, of which a pattern may have several. So it gets to see
+ * "[s]".
+ */
+static bool begin_section(struct parse *p, const char *line)
+{
+	_cleanup_free_ char *section = strdup(line + 1);
+	char message[CONFIG_MESSAGE_MAX];
+	size_t n = 0;
+	int r;
+
+	if (!section) {
+		parse_fail(p, NULL, -ENOMEM, "%s", strerror(ENOMEM));
 		return false;
 	}
-	return true;
+	/* A comment begins with a ; behind a blank. */
+	while (section[n] && !(section[n] == ';' && n > 0 && strchr(" \t", section[n - 1])))
+		n++;
+	while (n > 0 && strchr(" \t\r\n\v\f", section[n - 1]))
+		n--;
+	if (n == 0 || section[n - 1] != ']') {
+		parse_fail(p, NULL, -EINVAL, NO_SETTING);
+		return false;
+	}
+	n--;
+	while (n > 0 && strchr(" \t", section[n - 1]))
+		n--;
+	section[n] = '\0';
+	if (!end_section(p))
+		return false;
+	r = config_rules_begin(p->load->c, &p->place, section + strspn(section, " \t"), p->line, message);
+	if (r == -ENOMEM)
+		snprintf(message, sizeof(message), "%s", strerror(ENOMEM));
+	if (r < 0)
+		parse_fail(p, NULL, r, "%s", message);
+	return r == 0;
 }
 
 /* As fgets(3), for inih. NULL at the end, and after an error. */
 static char *read_line(char *buf, int size, void *arg)
 {
 	struct parse *p = arg;
+	const char *start;
 	ssize_t length;
-	char *start;
 	size_t n;
 
 	if (p->error)
@@ -494,6 +263,11 @@ static char *read_line(char *buf, int size, void *arg)
 		return NULL;
 	}
 	start = p->text + strspn(p->text, " \t\r\n\v\f");
+	if (*start == '[') {
+		if (!begin_section(p, start))
+			return NULL;
+		start = "[s]\n";
+	}
 	n = strlen(start);
 	if (*start == '#' || *start == ';')
 		n = 0;
@@ -501,47 +275,58 @@ static char *read_line(char *buf, int size, void *arg)
 		parse_fail(p, NULL, -EINVAL, "the line is too long (allowed: %d characters)", size - 2);
 		return NULL;
 	}
-	if (n && *start == '[' && !check_section(p, start))
-		return NULL;
 	memcpy(buf, start, n);
 	buf[n] = '\0';
 	return buf;
 }
 
-static const struct setting *setting_find(const char *name)
+static int handle_setting(struct parse *p, const char *name, const char *value)
 {
-	for (size_t i = 0; i < ELEMENTSOF(settings); i++)
-		if (strcmp(settings[i].name, name) == 0)
-			return &settings[i];
-	return NULL;
-}
-
-static int handle_key(void *arg, const char *section, const char *name, const char *value)
-{
-	struct parse *p = arg;
-	const struct setting *s = setting_find(name);
-	char message[MESSAGE_MAX];
+	const struct setting *s = config_setting_find(name);
+	struct load *l = p->load;
+	char message[CONFIG_MESSAGE_MAX];
 	unsigned *seen;
 	int r;
 
-	if (*section == '\0')
-		return parse_fail(p, name, -EINVAL, "stands before any section (allowed: under [" SECTION "])");
 	if (!s)
 		return parse_fail(p, name, -EINVAL, "unknown key (allowed: those of pagecached.conf(5))");
-	seen = &p->seen[s - settings];
+	seen = &p->seen[s - config_settings];
 	if (*seen)
 		return parse_fail(p, name, -EINVAL, "was set on line %u already (allowed: once a file)", *seen);
 	*seen = p->line;
-	r = setting_store(p->c, s, value, false, message);
+	l->given[s - config_settings] = true;
+	l->from[s - config_settings] = (struct origin){ .file = p->file, .line = p->line };
+	r = config_setting_store(l->c, s, value, false, message);
 	return r < 0 ? parse_fail(p, name, r, "%s", message) : 1;
 }
 
-static int load_file(struct config *c, const char *path, FILE *err)
+/* The section as inih knows it is of no interest. */
+static int handle_key(void *arg, const char *ignored, const char *name, const char *value)
 {
-	CLEANUP(parse_free) struct parse p = { .c = c, .err = err, .file = path };
-	struct origin o = { .file = path };
+	struct parse *p = arg;
+	char message[CONFIG_MESSAGE_MAX];
 	int r;
 
+	switch (p->place.section) {
+	case CONFIG_SECTION_NONE:
+		return parse_fail(p, name, -EINVAL, "stands before any section (allowed: under [" SECTION "])");
+	case CONFIG_SECTION_DAEMON:
+		return handle_setting(p, name, value);
+	default:
+		r = config_rules_key(p->load->c, &p->place, name, value, p->line, message);
+		return r < 0 ? parse_fail(p, name, r, "%s", message) : 1;
+	}
+}
+
+static int load_file(struct load *l, const char *path)
+{
+	CLEANUP(parse_free) struct parse p = { .load = l, .file = load_keep_name(l, path) };
+	struct origin o = { .file = path };
+	FILE *err = l->err;
+	int r;
+
+	if (!p.file)
+		return -ENOMEM;
 	p.stream = fopen(path, "re");
 	if (!p.stream)
 		return complain(err, &o, NULL, strerror(errno));
@@ -553,10 +338,12 @@ static int load_file(struct config *c, const char *path, FILE *err)
 		complain(err, &o, NULL, strerror(ENOMEM));
 		return -ENOMEM;
 	}
+	if (r == 0 && !p.error)
+		(void)end_section(&p);
 	/* inih goes on after its own errors, and tells the first line that had one, by itself or by our handler. */
 	if (r > 0 && (!p.error || (unsigned)r < p.error_line)) {
 		o.line = (unsigned)r;
-		return complain(err, &o, NULL, "neither a section nor a setting (allowed: \"[" SECTION "]\", \"key = value\", or a comment after # or ;)");
+		return complain(err, &o, NULL, NO_SETTING);
 	}
 	if (p.error) {
 		o.line = p.error_line;
@@ -579,7 +366,7 @@ static int by_name(const struct dirent **a, const struct dirent **b)
 	return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-static int load_drop_ins(struct config *c, const char *file, FILE *err)
+static int load_drop_ins(struct load *l, const char *file)
 {
 	_cleanup_free_ char *dir = NULL;
 	struct dirent **entries = NULL;
@@ -593,7 +380,7 @@ static int load_drop_ins(struct config *c, const char *file, FILE *err)
 	n = scandir(dir, &entries, is_drop_in, by_name);
 	if (n < 0) {
 		o = (struct origin){ .file = dir };
-		return errno == ENOENT || errno == ENOTDIR ? 0 : complain(err, &o, NULL, strerror(errno));
+		return errno == ENOENT || errno == ENOTDIR ? 0 : complain(l->err, &o, NULL, strerror(errno));
 	}
 	for (int i = 0; i < n; i++) {
 		_cleanup_free_ char *path = NULL;
@@ -603,15 +390,16 @@ static int load_drop_ins(struct config *c, const char *file, FILE *err)
 			r = -ENOMEM;
 		}
 		if (r == 0)
-			r = load_file(c, path, err);
+			r = load_file(l, path);
 		free(entries[i]);
 	}
 	free(entries);
 	return r;
 }
 
-static int load_files(struct config *c, const char *given, FILE *err)
+static int load_files(struct load *l, const char *given)
 {
+	struct config *c = l->c;
 	bool exists = true;
 	int r;
 
@@ -626,9 +414,9 @@ static int load_files(struct config *c, const char *given, FILE *err)
 
 	if (!given)
 		exists = access(c->file, F_OK) == 0;
-	r = exists ? load_file(c, c->file, err) : 0;
+	r = exists ? load_file(l, c->file) : 0;
 	if (r == 0)
-		r = load_drop_ins(c, c->file, err);
+		r = load_drop_ins(l, c->file);
 	if (!exists) {
 		free(c->file);
 		c->file = NULL;
@@ -665,38 +453,39 @@ static void print_help(FILE *out)
 	      "\n"
 	      "Settings; each is also a key, with _ for -, of section [" SECTION "] in the file. A flag overrides the file.\n"
 	      "\n", out);
-	for (size_t i = 0; i < ELEMENTSOF(settings); i++) {
-		const struct setting *s = &settings[i];
+	for (size_t i = 0; i < CONFIG_SETTINGS; i++) {
+		const struct setting *s = &config_settings[i];
 
 		flag_name(s, name);
 		snprintf(left, sizeof(left), "--%s %s", name, s->argument);
 		fprintf(out, "  %-23s %s\n%26s(default: %s)\n", left, s->help, "", s->initial_note ? s->initial_note : s->initial);
 	}
-	fputs("\nA SIZE is a number of bytes, or has K, M, G or T behind it (powers of 1024). A TIME is in seconds, or has ms, s\n"
+	fputs("\nThe file has sections for limits by user and cgroup, and for single files and stores, as well.\n"
+	      "A SIZE is a number of bytes, or has K, M, G or T behind it (powers of 1024). A TIME is in seconds, or has ms, s\n"
 	      "or min behind it. SIGTERM writes everything back and ends the daemon. See pagecached(8), pagecached.conf(5).\n", out);
 }
 
 struct flags {
 	const char *config;
-	const char *value[ELEMENTSOF(settings)]; /* NULL: not given */
+	const char *value[CONFIG_SETTINGS]; /* NULL: not given */
 };
 
 /* Fills `f`. Returns 1 when the question was answered. */
 static int parse_flags(struct flags *f, int argc, char **argv, FILE *out, FILE *err)
 {
-	struct option options[ELEMENTSOF(settings) + 4] = {
+	struct option options[CONFIG_SETTINGS + 4] = {
 		{ "help", no_argument, NULL, FLAG_HELP },
 		{ "version", no_argument, NULL, FLAG_VERSION },
 		{ "config", required_argument, NULL, FLAG_CONFIG },
 	};
-	char names[ELEMENTSOF(settings)][32];
+	char names[CONFIG_SETTINGS][32];
 	const struct origin o = { 0 };
-	uint64_t ignored;
+	bool ignored;
 	int opt;
 
-	for (size_t i = 0; i < ELEMENTSOF(settings); i++) {
-		flag_name(&settings[i], names[i]);
-		options[3 + i] = (struct option){ names[i], settings[i].type == SETTING_BOOL ? optional_argument : required_argument,
+	for (size_t i = 0; i < CONFIG_SETTINGS; i++) {
+		flag_name(&config_settings[i], names[i]);
+		options[3 + i] = (struct option){ names[i], config_settings[i].type == SETTING_BOOL ? optional_argument : required_argument,
 						  NULL, FLAG_SETTINGS + (int)i };
 	}
 	optind = 0; /* glibc: start afresh */
@@ -714,7 +503,7 @@ static int parse_flags(struct flags *f, int argc, char **argv, FILE *out, FILE *
 			break;
 		case ':':
 			if (optopt >= FLAG_SETTINGS)
-				return complain(err, &o, settings[optopt - FLAG_SETTINGS].name, "needs a value (see --help)");
+				return complain(err, &o, config_settings[optopt - FLAG_SETTINGS].name, "needs a value (see --help)");
 			return complain(err, &o, "config", "needs the name of a file");
 		case '?':
 			if (optopt > 0 && optopt < FLAG_SETTINGS && argv[optind - 1][1] != '-')
@@ -726,7 +515,7 @@ static int parse_flags(struct flags *f, int argc, char **argv, FILE *out, FILE *
 		default:
 			/* --flag alone means yes, and "--flag no" works as "--flag=no" does. */
 			if (!optarg)
-				optarg = optind < argc && parse_bool(argv[optind], &ignored) == 0 ? argv[optind++] : (char *)"yes";
+				optarg = optind < argc && config_parse_bool(argv[optind], &ignored) == 0 ? argv[optind++] : (char *)"yes";
 			f->value[opt - FLAG_SETTINGS] = optarg;
 		}
 	}
@@ -737,24 +526,45 @@ static int parse_flags(struct flags *f, int argc, char **argv, FILE *out, FILE *
 	return 0;
 }
 
-static int apply_flags(struct config *c, const struct flags *f, FILE *err)
+static int apply_flags(struct load *l, const struct flags *f)
 {
 	const struct origin o = { 0 };
-	char message[MESSAGE_MAX];
+	char message[CONFIG_MESSAGE_MAX];
 
-	for (size_t i = 0; i < ELEMENTSOF(settings); i++) {
-		int r = f->value[i] ? setting_store(c, &settings[i], f->value[i], true, message) : 0;
+	for (size_t i = 0; i < CONFIG_SETTINGS; i++) {
+		int r;
 
+		if (!f->value[i])
+			continue;
+		l->given[i] = true;
+		l->from[i] = o;
+		r = config_setting_store(l->c, &config_settings[i], f->value[i], true, message);
 		if (r < 0) {
-			complain(err, &o, settings[i].name, message);
+			complain(l->err, &o, config_settings[i].name, message);
 			return r;
 		}
 	}
 	return 0;
 }
 
+/* Blames what was given, and what is too much rather than what is too little. */
+static int load_check(const struct load *l)
+{
+	const struct setting *more, *less;
+	char message[CONFIG_MESSAGE_MAX];
+	size_t i;
+
+	if (config_check_together(l->c, &more, &less, message) == 0)
+		return 0;
+	i = (size_t)(more - config_settings);
+	if (!l->given[i] && l->given[less - config_settings])
+		i = (size_t)(less - config_settings);
+	return complain(l->err, &l->from[i], config_settings[i].name, message);
+}
+
 int config_load(struct config *c, int argc, char **argv, FILE *out, FILE *err)
 {
+	CLEANUP(load_free) struct load l = { .c = c, .err = err };
 	struct flags f = { 0 };
 	int r;
 
@@ -763,9 +573,11 @@ int config_load(struct config *c, int argc, char **argv, FILE *out, FILE *err)
 	if (r == 0)
 		r = set_initial(c, err);
 	if (r == 0)
-		r = load_files(c, f.config, err);
+		r = load_files(&l, f.config);
 	if (r == 0)
-		r = apply_flags(c, &f, err);
+		r = apply_flags(&l, &f);
+	if (r == 0)
+		r = load_check(&l);
 	if (r == 0)
 		r = set_computed_defaults(c);
 	if (r == -ENOMEM)
@@ -781,5 +593,6 @@ void config_free(struct config *c)
 	free(c->socket);
 	free(c->bpffs);
 	free(c->state_dir);
+	config_rules_free(c);
 	memset(c, 0, sizeof(*c));
 }

@@ -10,6 +10,47 @@
 #include <stdio.h>
 #include <sys/types.h>
 
+#include "daemon/policy.h"
+
+/* "64M" or "10%": a share of something that may change later. */
+struct config_amount {
+	uint64_t bytes;            /* when percent is 0 */
+	unsigned percent;          /* 1 to 100 */
+};
+static inline uint64_t config_amount_of(const struct config_amount *a, uint64_t whole)
+{
+	return a->percent ? whole / 100 * a->percent + whole % 100 * a->percent / 100 : a->bytes;
+}
+
+/* What a file's pages do after its last unmap. */
+enum retain {
+	RETAIN_LRU,                /* stay until they are reclaimed */
+	RETAIN_MAPPED,             /* are written and freed */
+};
+
+/* A section [limit uid=1000] or [limit cgroup=/system.slice/x]: memory_max of all that these were the first to touch. */
+struct limit_rule {
+	char *cgroup;              /* path in the memory hierarchy, which holds for what is below it as well; NULL: a user */
+	uid_t uid;
+	struct config_amount memory_max; /* of the daemon's memory_max */
+};
+
+/* A section [file PATTERN] (fnmatch(3) on the file's path or URI); of several that match, the last one that sets a key counts. */
+struct file_rule {
+	char *pattern;
+	int retain;                /* enum retain, -1: not set */
+	int warm_start;            /* 0 or 1, -1: not set */
+	int64_t readahead_max;     /* bytes, -1: not set */
+};
+
+/* A section [store NAME], NAME as in struct store_ops. */
+struct store_rule {
+	char *name;
+	int64_t readahead_max;     /* bytes, -1: not set */
+};
+
+#define CONFIG_LIMITS_MAX 64u
+
 struct config {
 	char    *file;             /* --config; else /etc/pagecached/pagecached.conf (a user's: $XDG_CONFIG_HOME/pagecached/pagecached.conf)
 				    * when it exists; NULL: none was read */
@@ -28,7 +69,40 @@ struct config {
 	uint32_t max_blocks;       /* 0: from memory_max */
 	uint32_t max_handles;      /* by one user, default 4096; root: unlimited */
 	mode_t   socket_mode;      /* default 0666 */
+
+	enum policy_kind policy;   /* default adaptive; fifo, lru. At start only */
+	unsigned second_chance;    /* percent of memory_max for the second-chance buffer, default 8, at most 50. At start only */
+	struct config_amount dirty_background; /* of memory_max, default 10%: write-out begins */
+	struct config_amount dirty_max;        /* of memory_max, default 20%: writers wait */
+	struct config_amount pin_max;          /* of memory_max, default 50%: pins and locked memory */
+	bool     pressure;         /* default yes: give memory back when the machine or the cgroup runs short */
+	struct config_amount memory_min;       /* of memory_max, default 10%: pressure takes no more than down to this */
+	bool     warm_start;       /* default yes */
+	enum retain retain;        /* default lru */
+
+	/* Sections, in the order of the files. */
+	struct limit_rule *limits;
+	struct file_rule *file_rules;
+	struct store_rule *store_rules;
+	size_t n_limits, n_file_rules, n_store_rules;
 };
+
+/* What holds for a file by its path or URI and its store (NULL: not known), rules applied. */
+struct file_settings {
+	enum retain retain;
+	bool warm_start;
+	uint64_t readahead_max;    /* bytes */
+};
+void config_file_settings(const struct config *c, const char *name, const char *store, struct file_settings *ret);
+
+/*
+ * Changes one setting of those that can change while the daemon runs (log_level, memory_max, memory_min, dirty_background, dirty_max, dirty_expire,
+ * readahead_max, pin_max, retain, warm_start, pressure). -EINVAL with the reason and what is allowed in `message`; nothing was changed then.
+ * Main thread, as config_take_over().
+ */
+int config_set(struct config *c, const char *name, const char *value, char *message, size_t size);
+/* Takes over from `from`, freshly loaded, what can change while the daemon runs. What cannot and differs is named on `ret_ignored` (a list "a, b"; "" if none). */
+void config_take_over(struct config *c, struct config *from, char *ret_ignored, size_t size);
 
 /* Parses argv (which getopt reorders) and everything it names. Returns 0; 1 when --help or --version was answered on
  * `out`; a negative errno (-EINVAL for whatever the user can mend) after a message on `err`. What config_free() frees is
@@ -36,6 +110,8 @@ struct config {
 int config_load(struct config *c, int argc, char **argv, FILE *out, FILE *err);
 void config_free(struct config *c);
 
+/* "64M" or "50%" -> amount. -EINVAL, -ERANGE. */
+int config_parse_amount(const char *s, struct config_amount *ret);
 /* "64M", "2G", "50%" (of `whole`; 0: no % allowed), "4096" -> bytes. -EINVAL, -ERANGE. */
 int config_parse_size(const char *s, uint64_t whole, uint64_t *ret);
 /* "5s", "250ms", "2min", "5" (seconds) -> milliseconds. -EINVAL, -ERANGE. */

@@ -23,18 +23,17 @@
 
 #include "daemon/keeper.h"
 #include "daemon/log.h"
+#include "daemon/poison.h"
+#include "daemon/reclaim.h"
 #include "daemon/vma_query.h"
 #include "daemon/writeback.h"
 
 #define MESSAGES_PER_READ  16
 #define READS_PER_ROUND    4
 #define MAP_AROUND         64u       /* pages mapped by one CONTINUE */
-#define MAP_SEQUENTIAL     2048u     /* while loads run in sequence: some 160 us of work */
+#define MAP_SEQUENTIAL     2048u     /* in a stream: some 160 us of work */
 #define WRITE_WINDOW_MAX   64u
-#define POISONED_MAX       4096u
-#define POISON_PER_TURN    64u
-#define POISON_RETRY_NS    50000000ull
-#define POISON_BACKOFF_MAX 6u        /* 50 ms << 6 = 3.2 s */
+#define UNSEEN_MAX         8192u     /* pages: how far a stream is looked for on the other side of what is here already */
 
 struct fault {
 	struct list link;          /* space->faults */
@@ -46,71 +45,14 @@ struct fault {
 	bool write, protected;     /* protected: the page is mapped, write-protected */
 	int error;                 /* its page could not be read */
 	bool asked;                /* the kernel, what is mapped at addr */
+	bool brought;              /* its page was not here, and came for it: no second use */
+	bool planned;              /* readahead knows of it */
+	bool throttled;            /* it waits for dirty pages to be written */
+	struct readahead_plan plan;
+	uint64_t since;            /* ns */
 };
 
 static void queue_pending(struct space *s);
-
-/* --- poison --- */
-
-static void poison_timer_expired(struct ring_timer *t);
-
-static void poison_arm(struct file *f)
-{
-	if (f->poison_timer.armed || list_empty(&f->poisoned))
-		return;
-	f->timers++;
-	ring_timer_arm(&f->worker->ring, &f->poison_timer, POISON_RETRY_NS << MIN(f->poison_backoff, POISON_BACKOFF_MAX));
-}
-
-/* Pages became resident: what was poisoned for want of them is mapped, which takes the poison away. */
-static void poison_heal(struct file *f, uint64_t first, uint64_t n)
-{
-	struct poisoned *p, *next;
-	uint64_t mapped;
-
-	list_for_each_safe(p, next, &f->poisoned, by_file) {
-		int r;
-
-		if (p->page < first || p->page >= first + n)
-			continue;
-		r = uffd_continue(p->space->uffd, p->addr, PAGE_SIZE_, p->shared, &mapped);
-		if (r == -EAGAIN || r == -ENOMEM)
-			continue; /* the timer tries again */
-		list_remove(&p->by_file);
-		list_remove(&p->by_space);
-		f->n_poisoned--;
-		free(p);
-	}
-	f->poison_backoff = 0;
-}
-
-static void poison_timer_expired(struct ring_timer *t)
-{
-	struct file *f = container_of(t, struct file, poison_timer);
-	struct list turn;
-	struct poisoned *p;
-
-	f->timers--;
-	f->poison_backoff++;
-	/* Each has one turn; healing takes it, and others of its page, off whichever list they are on. */
-	list_init(&turn);
-	list_splice(&turn, &f->poisoned);
-	for (unsigned n = 0; n < POISON_PER_TURN && (p = list_first(&turn, struct poisoned, by_file)); n++) {
-		uint64_t page = p->page;
-		struct block *b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
-
-		list_remove(&p->by_file);
-		list_append(&f->poisoned, &p->by_file);
-		if (b && (b->e->resident & (1ull << (page % PGC_BLOCK_PAGES))))
-			poison_heal(f, page, 1);
-		else if (page < file_pages(f))
-			(void)fill_start(f, page, 1, 1, p->space->cgroup); /* no room: the next turn */
-	}
-	list_splice(&turn, &f->poisoned); /* those that had no turn come first next time */
-	list_splice(&f->poisoned, &turn);
-	poison_arm(f);
-	file_maybe_idle(f);
-}
 
 /* --- faults: lists and life --- */
 
@@ -154,6 +96,7 @@ static int fault_new(struct space *s, uint64_t addr, uint64_t flags, pid_t tid)
 	if (!x)
 		return -ENOMEM;
 	x->space = s;
+	x->since = now_ns();
 	x->addr = align_down(addr, PAGE_SIZE_);
 	if (!s->has_handle && tid > 0)
 		s->pid = tid; /* in the child's pid namespace, as far as that is ours */
@@ -240,6 +183,7 @@ static int resolve_store(struct space *s, struct block *b, uint64_t addr, uint64
 	uint64_t n = write_window(s, b, page, max), mapped = 0;
 	int r;
 
+	block_dirtied_by(b, s->toucher.client);
 	block_set_dirty(b, bits_range((unsigned)(page % PGC_BLOCK_PAGES), (unsigned)n));
 	space_note_unprotected(s, page, n);
 	if (protected) {
@@ -257,23 +201,78 @@ static int resolve_store(struct space *s, struct block *b, uint64_t addr, uint64
 	return mapped > 0 ? 0 : r;
 }
 
-/* A load, or a store to a private mapping, which the kernel copies itself: map it and its resident neighbours. */
-static int resolve_load(struct space *s, uint64_t addr, uint64_t page, uint64_t max, bool shared, uint64_t run)
+/* Resident pages right below `page`, at most `max`. */
+static uint64_t resident_below(struct file *f, uint64_t page, uint64_t max)
 {
-	uint64_t n = resident_pages(s->file, page, MIN(max, MAX(MAP_AROUND, MIN(run, MAP_SEQUENTIAL)))), mapped = 0;
+	uint64_t n = 0;
+
+	while (n < max && n < page) {
+		struct block *b = block_tree_find(&f->blocks, (page - n - 1) / PGC_BLOCK_PAGES);
+		unsigned bits = (unsigned)((page - n - 1) % PGC_BLOCK_PAGES) + 1, run;
+		uint64_t missing = b ? ~b->e->resident << (64 - bits) : ~0ull;
+
+		run = missing ? MIN((unsigned)__builtin_clzll(missing), bits) : bits;
+		n += run;
+		if (run < bits)
+			break;
+	}
+	return MIN(n, max);
+}
+
+/* Pages that were read ahead were mapped with one that was touched: the stream has come to them. */
+static void used_ahead(struct file *f, uint64_t from, uint64_t to)
+{
+	for (uint64_t p = from; p < to; p = align_down(p, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES) {
+		struct block *b = block_tree_find(&f->blocks, p / PGC_BLOCK_PAGES);
+		uint64_t used = b ? b->ahead & block_mask(b, p, to) : 0;
+
+		if (used)
+			block_touched(b, used, POLICY_AHEAD);
+	}
+}
+
+/* What is resident around the page of a load may be mapped with it, but never a stream's marker. */
+static void around(struct fault *x, struct file *f, uint64_t page, uint64_t below, uint64_t above, uint64_t *ret_from, uint64_t *ret_to)
+{
+	const struct readahead_plan *p = &x->plan;
+	uint64_t most = x->planned && p->stream ? MAP_SEQUENTIAL : MAP_AROUND;
+
+	*ret_from = page;
+	*ret_to = page + 1;
+	if (!x->planned)
+		return;
+	if (p->map_to > page + 1)
+		*ret_to = page + resident_pages(f, page, MIN(MIN(above, most), p->map_to - page));
+	if (p->stream && p->map_from < page)
+		*ret_from = page - resident_below(f, page, MIN(MIN(below, most), page - p->map_from));
+}
+
+/* A load, or a store to a private mapping, which the kernel copies itself: map it and its resident neighbours. */
+static int resolve_load(struct fault *x, uint64_t page, uint64_t below, uint64_t above, bool shared)
+{
+	struct space *s = x->space;
+	uint64_t from, to, addr, mapped = 0;
 	int r;
 
-	if (run == 0)
-		n = MIN(n, align_down(page, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES - page);
-	r = uffd_continue(s->uffd, addr, n * PAGE_SIZE_, shared, &mapped);
-	if (r == -ENOENT && n > 1)
-		r = uffd_continue(s->uffd, addr, PAGE_SIZE_, shared, &mapped);
+	around(x, s->file, page, below, above, &from, &to);
+	addr = x->addr - (page - from) * PAGE_SIZE_;
+	r = uffd_continue(s->uffd, addr, (to - from) * PAGE_SIZE_, shared, &mapped);
+	if (from + mapped / PAGE_SIZE_ <= page && r != -EAGAIN) { /* it stopped before the page itself, or the range is not one piece */
+		used_ahead(s->file, from, from + mapped / PAGE_SIZE_);
+		from = page;
+		r = uffd_continue(s->uffd, x->addr, (to - page) * PAGE_SIZE_, shared, &mapped);
+		if (r == -ENOENT && to > page + 1)
+			r = uffd_continue(s->uffd, x->addr, PAGE_SIZE_, shared, &mapped);
+	}
 	s->worker->stats->pages_mapped += mapped / PAGE_SIZE_;
 	if (mapped > 0) {
-		readahead_mapped(&s->readahead, page, page + mapped / PAGE_SIZE_);
+		to = from + mapped / PAGE_SIZE_;
+		used_ahead(s->file, from, to);
+		if (to > page)
+			readahead_mapped(&s->readahead, from, to);
 		return 0;
 	}
-	return r == -EEXIST ? uffd_wake(s->uffd, addr, PAGE_SIZE_) : r;
+	return r == -EEXIST ? uffd_wake(s->uffd, x->addr, PAGE_SIZE_) : r;
 }
 
 static void space_is_gone(struct space *s)
@@ -283,40 +282,6 @@ static void space_is_gone(struct space *s)
 	s->gone = true;
 	if (s->changed)
 		s->changed(s);
-}
-
-/* The page could not be read: SIGBUS for who touches it, until it can. */
-static int fault_poison(struct fault *x, uint64_t page, bool shared)
-{
-	struct space *s = x->space;
-	struct file *f = s->file;
-	struct poisoned *p;
-	int r;
-
-	if (shared) {
-		r = uffd_protect(s->uffd, x->addr, PAGE_SIZE_, false, true);
-		if (r < 0)
-			return r;
-	}
-	p = calloc(1, sizeof(*p));
-	if (!p)
-		return -EAGAIN;
-	r = uffd_poison(s->uffd, x->addr, PAGE_SIZE_);
-	if (r < 0) {
-		free(p);
-		return r == -EEXIST ? uffd_wake(s->uffd, x->addr, PAGE_SIZE_) : r;
-	}
-	*p = (struct poisoned){ .space = s, .addr = x->addr, .page = page, .shared = shared };
-	list_append(&f->poisoned, &p->by_file);
-	list_append(&s->poisoned, &p->by_space);
-	f->n_poisoned++;
-	s->worker->stats->poisoned_pages++;
-	if (!f->poison_timer.expired) {
-		ring_timer_init(&f->poison_timer, poison_timer_expired);
-		f->poison_backoff = 0;
-	}
-	poison_arm(f);
-	return 0;
 }
 
 /* At an address that nobody told us of: not ours to map. SIGBUS, so that the thread does not hang. */
@@ -444,6 +409,100 @@ void fault_confirm_unmapped(struct space *s)
 	space_pin(s);
 }
 
+static int wait_for_room(struct fault *x)
+{
+	list_append(&x->space->worker->no_room, &x->parked.link);
+	return -EINPROGRESS;
+}
+
+/* A store that would make a page dirty, while there is too much dirty, of its client's or of its file's. */
+static bool throttle(struct fault *x, struct block *b, uint64_t bit)
+{
+	struct space *s = x->space;
+	struct worker *w = s->worker;
+
+	if (b && (b->e->dirty & bit))
+		return false;
+	if (!file_is_stuck(s->file) && budget_may_dirty(w->budget, s->toucher.client)) {
+		if (x->throttled)
+			w->stats->throttled_ns += now_ns() - x->since;
+		x->throttled = false;
+		return false;
+	}
+	w->stats->throttled += !x->throttled;
+	x->throttled = true;
+	reclaim_wake(w); /* each time: a write-out that was running may have passed by what is dirty now */
+	return true;
+}
+
+/* Reads what the plan names, as far as the mapping reaches: [lo, hi) are pages. */
+static void read_ahead(struct fault *x, struct file *f, uint64_t lo, uint64_t hi)
+{
+	const struct readahead_plan *p = &x->plan;
+	unsigned flags = POLICY_AHEAD | (p->stream ? POLICY_STREAM : 0);
+	uint64_t first = p->first;
+
+	for (uint64_t k = 0; k < p->count; k++, first += (uint64_t)p->stride) {
+		uint64_t from = MAX(first, lo), to = MIN(first + p->n, hi);
+
+		if (from < to)
+			(void)fill_start(f, from, to - from, 0, &x->space->toucher, flags);
+	}
+}
+
+/*
+ * Makes the page come, if it is not here. 0: it is resident; -EINPROGRESS: the fault waits.
+ */
+static int fault_page(struct fault *x, uint64_t page, uint64_t lo, uint64_t hi)
+{
+	struct space *s = x->space;
+	struct file *f = s->file;
+	uint64_t bit = 1ull << (page % PGC_BLOCK_PAGES), n = 1;
+	struct block *b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
+	bool here = b && (b->e->resident & bit), ahead = false;
+
+	if (!x->planned && !x->protected) {
+		struct readahead_in in = {
+			.page = page, .n = 1, .missing = !b || !((b->e->resident | b->filling) & bit), .write = x->write,
+			.max = f->readahead_max / PAGE_SIZE_, .file_pages = file_pages(f),
+		};
+
+		s->readahead.advice = space_advice(s, x->addr);
+		if (s->readahead.advice == POSIX_FADV_NORMAL)
+			s->readahead.advice = s->advice;
+		if (in.missing) {
+			in.before = resident_below(f, page, UNSEEN_MAX);
+			in.after = resident_pages(f, page + 1, UNSEEN_MAX);
+		}
+		readahead_wasted(&s->readahead, file_take_wasted(f));
+		readahead_access(&s->readahead, &in, &x->plan);
+		x->planned = ahead = true;
+		/* One read for the page and what follows it. */
+		if (!here && x->plan.count == 1 && x->plan.first == page + 1 && x->plan.first < hi) {
+			n += MIN(x->plan.n, hi - x->plan.first);
+			ahead = false;
+		}
+	}
+	if (!here) {
+		x->brought = true;
+		(void)fill_start(f, page, n, 1, &s->toucher, (x->plan.stream && x->planned) || s->noreuse ? POLICY_STREAM : 0);
+	} else if (!x->brought) {
+		if (!s->noreuse)
+			block_touched(b, bit, x->write ? POLICY_WRITE : 0);
+		x->brought = true;
+	}
+	if (ahead)
+		read_ahead(x, f, lo, hi);
+	b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
+	if (!b || !((b->e->resident | b->filling) & bit))
+		return wait_for_room(x);
+	if (b->filling & bit) {
+		waiter_add(&x->waiter, b, bit);
+		return -EINPROGRESS;
+	}
+	return 0;
+}
+
 /*
  * 0: answered; -EAGAIN: try again soon; -EINPROGRESS: it waits for a page, room or a barrier and comes back by itself.
  */
@@ -452,25 +511,22 @@ static int fault_step(struct fault *x)
 	struct space *s = x->space;
 	struct file *f = s->file;
 	struct worker *w = s->worker;
-	uint64_t off, page, max, read_to, bit;
-	uint64_t run = 0;
-	bool shared, missing;
+	uint64_t off, page, below, above, bit;
 	struct range seg;
 	struct block *b;
+	bool shared;
 	int r;
 
 	if (space_find(s, x->addr, &seg, &off, &shared) < 0)
 		return x->asked ? fault_unknown(x) : ask_kernel(x);
 	page = (off + (x->addr - seg.start)) / PAGE_SIZE_;
-	max = (seg.end - x->addr) / PAGE_SIZE_;
 	if (page >= file_pages(f)) {
 		file_heal(f); /* past the end: the kernel raises SIGBUS when it looks again */
 		return uffd_wake(s->uffd, x->addr, PAGE_SIZE_);
 	}
-	if (shared && x->write && file_is_stuck(f) && !x->error) {
-		list_append(&w->no_room, &x->parked.link);
-		return -EINPROGRESS;
-	}
+	bit = 1ull << (page % PGC_BLOCK_PAGES);
+	if (shared && x->write && !x->error && throttle(x, block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES), bit))
+		return wait_for_room(x);
 	if (shared && x->write && w->draining)
 		return -EINPROGRESS; /* nothing may become dirty any more: it waits for the next daemon */
 	if (file_park(f, page, 1, &x->parked))
@@ -480,42 +536,28 @@ static int fault_step(struct fault *x)
 		return -EAGAIN;
 	}
 	if (x->error && x->error != -EFAULT) {
-		if (!w->caps->poison || f->n_poisoned >= POISONED_MAX) {
+		if (!w->caps->poison || f->n_poisoned >= POISON_MAX) {
 			x->error = 0; /* it waits a little, and the page is read again */
-			list_append(&w->no_room, &x->parked.link);
-			return -EINPROGRESS;
+			return wait_for_room(x);
 		}
-		r = fault_poison(x, page, shared);
+		r = poison_page(s, x->addr, page, shared);
 		if (r == -EAGAIN || r == -ESRCH)
 			return r;
 		return 0;
 	}
 	x->error = 0;
-	max = MIN(max, file_pages(f) - page);
-	bit = 1ull << (page % PGC_BLOCK_PAGES);
+	below = (x->addr - seg.start) / PAGE_SIZE_;
+	above = MIN((seg.end - x->addr) / PAGE_SIZE_, file_pages(f) - page);
+	r = fault_page(x, page, page - below, page + above);
+	if (r < 0)
+		return r;
 	b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
-	missing = !b || !((b->e->resident | b->filling) & bit);
-	read_to = page + 1;
-	if (missing || !x->protected)
-		read_to = readahead_access(&s->readahead, page, 1, missing, w->config->readahead_max / PAGE_SIZE_, &run);
-	if (missing || read_to > page + 1) {
-		r = fill_start(f, page, MIN(read_to - page, max), 1, s->cgroup);
-		b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
-		if (!b || !((b->e->resident | b->filling) & bit)) {
-			list_append(&w->no_room, &x->parked.link);
-			return -EINPROGRESS;
-		}
-	}
-	if (b->filling & bit) {
-		waiter_add(&x->waiter, b, bit);
-		return -EINPROGRESS;
-	}
 	/* Twice: between the kernel's answer and the look, a write-out may have put zeros where a client punched. */
 	for (int tries = 0; tries < 3; tries++) {
 		if (shared && x->write)
-			r = resolve_store(s, b, x->addr, page, max, x->protected);
+			r = resolve_store(s, b, x->addr, page, above, x->protected);
 		else
-			r = resolve_load(s, x->addr, page, max, shared, run);
+			r = resolve_load(x, page, below, above, shared);
 		if (r != -EFAULT)
 			break;
 		r = page_vanished(f, b, page);
@@ -556,6 +598,7 @@ static void fault_try(struct fault *x)
 		(void)uffd_wake(s->uffd, x->addr, PAGE_SIZE_);
 		break;
 	}
+	s->worker->stats->fault_wait_max_ns = MAX(s->worker->stats->fault_wait_max_ns, now_ns() - x->since);
 	fault_free(x);
 }
 
@@ -835,8 +878,10 @@ int64_t fault_populate(struct space *s, uint64_t addr, uint64_t len, bool write)
 		if (n == 0)
 			return (int64_t)done;
 		b = block_tree_find(&s->file->blocks, page / PGC_BLOCK_PAGES);
-		dirty = write && shared && !s->worker->draining && !file_is_stuck(s->file);
+		dirty = write && shared && !s->worker->draining && !file_is_stuck(s->file) &&
+			budget_may_dirty(s->worker->budget, s->toucher.client);
 		if (dirty) {
+			block_dirtied_by(b, s->toucher.client);
 			block_set_dirty(b, bits_range((unsigned)(page % PGC_BLOCK_PAGES), (unsigned)n));
 			space_note_unprotected(s, page, n);
 		}

@@ -19,12 +19,16 @@
 #include <sys/mman.h>
 #include <sys/sysmacros.h>
 
+#include "daemon/cgroup.h"
+#include "daemon/fill.h"
 #include "daemon/log.h"
 #include "daemon/proc_fd.h"
 #include "daemon/reclaim.h"
 #include "daemon/writeback.h"
 
 static const struct frame_refs_functions ref_functions;
+
+void (*file_idle_hook)(struct file *f);
 
 static struct list *hash_bucket(struct worker *w, uint64_t dev, uint64_t ino)
 {
@@ -81,7 +85,7 @@ static bool evict_idle(struct worker *w)
 	struct file *f;
 
 	list_for_each(f, &w->all_files, by_worker)
-		if (f->state == FILE_IDLE) {
+		if (f->state == FILE_IDLE && f->pins.map.n == 0) {
 			file_free(f);
 			return true;
 		}
@@ -111,6 +115,8 @@ int file_new(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, co
 	f->slot = (uint32_t)slot;
 	f->state = FILE_OPENING;
 	f->memfd = f->memfd_ro = f->control_fd = -1;
+	f->readahead_max = w->config->readahead_max;
+	w->file_of[f->slot - w->file_slots.first] = f;
 	list_init(&f->opening);
 	list_init(&f->spaces);
 	list_init(&f->fills);
@@ -120,8 +126,11 @@ int file_new(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, co
 	list_init(&f->poisoned);
 	list_init(&f->publish.link);
 	list_init(&f->ops_task.link);
+	list_init(&f->retain_task.link);
 	frame_refs_init(&f->refs, &ref_functions, f);
 	dirty_set_init(&f->kept);
+	dirty_set_init(&f->pins);
+	dirty_set_init(&f->locked);
 	writeback_file_init(f);
 	list_append(hash_bucket(w, dev, ino), &f->by_hash);
 	list_append(&w->all_files, &f->by_worker);
@@ -163,6 +172,30 @@ fail:
 	return r;
 }
 
+static int add_length(void *arg, struct range r, bool keep)
+{
+	*(uint64_t *)arg += r.end - r.start;
+	return 0;
+}
+
+/* Pages of a set. */
+static uint64_t pages_of(const struct dirty_set *d, struct range r)
+{
+	uint64_t bytes = 0;
+
+	dirty_set_walk(d, r, add_length, &bytes);
+	return bytes / PAGE_SIZE_;
+}
+
+#define ALL ((struct range){ 0, ~0ull })
+
+static void forget_pins(struct file *f, struct dirty_set *d)
+{
+	atomic_fetch_sub_explicit(&f->worker->budget->pinned, pages_of(d, ALL), memory_order_relaxed);
+	dirty_set_free(d);
+	dirty_set_init(d);
+}
+
 static void free_mapping_slots(struct file *f)
 {
 	for (size_t i = 0; i < f->n_ref_slots; i++) {
@@ -188,6 +221,9 @@ void file_free(struct file *f)
 	block_tree_free(&f->blocks);
 	frame_refs_free(&f->refs);
 	dirty_set_free(&f->kept);
+	forget_pins(f, &f->pins);
+	f->worker->locked_files -= f->locked.map.n > 0;
+	forget_pins(f, &f->locked);
 	free_mapping_slots(f);
 	if (f->memfd >= 0)
 		host_mapper_free(&f->mapper);
@@ -203,10 +239,12 @@ void file_free(struct file *f)
 		close(f->memfd);
 	list_remove(&f->publish.link);
 	list_remove(&f->ops_task.link);
+	list_remove(&f->retain_task.link);
 	list_remove(&f->sync_task.link);
 	list_remove(&f->by_hash);
 	list_remove(&f->by_worker);
 	w->n_files--;
+	w->file_of[f->slot - w->file_slots.first] = NULL;
 	memset(f->e, 0, sizeof(*f->e));
 	slot_pool_give(&w->file_slots, f->slot);
 	free(f);
@@ -283,6 +321,8 @@ void file_refresh_version(struct file *f)
 
 void file_maybe_idle(struct file *f)
 {
+	if (f->unmapped_to > 0 && f->n_handles > 0)
+		worker_queue(f->worker, &f->retain_task);
 	if (f->n_handles > 0 || f->state == FILE_IDLE || !list_empty(&f->opening) || f->worker->stopped)
 		return;
 	if (!list_empty(&f->fills) || !list_empty(&f->writes) || !list_empty(&f->syncs) || !list_empty(&f->ops) ||
@@ -292,12 +332,14 @@ void file_maybe_idle(struct file *f)
 		writeback_background(f);
 		return;
 	}
-	if (!f->version.valid && !f->stat_failed && f->store && f->size != 0 && !f->unlinked && f->last_error == 0 && f->blocks.count > 0) {
+	if (!f->version.valid && f->retain != RETAIN_MAPPED && !f->stat_failed && f->store && f->size != 0 && !f->unlinked && f->last_error == 0 && f->blocks.count > 0) {
 		file_refresh_version(f);
 		if (f->version_busy)
 			return;
 	}
-	if (f->unlinked || f->blocks.count == 0 || !f->version.valid) {
+	if (file_idle_hook)
+		file_idle_hook(f);
+	if (f->unlinked || f->blocks.count == 0 || !f->version.valid || f->retain == RETAIN_MAPPED) {
 		file_free(f);
 		return;
 	}
@@ -332,7 +374,10 @@ void file_bump_seq(struct file *f)
 void file_zero_tail(struct file *f, uint64_t from)
 {
 	uint64_t end = align_up(from, PAGE_SIZE_);
+	struct block *b = end > from ? block_tree_find(&f->blocks, from >> BLOCK_SHIFT) : NULL;
 
+	if (b && b->second) /* without its tail, since the file still ends there */
+		reclaim_restore(b, block_mask(b, from / PAGE_SIZE_, from / PAGE_SIZE_ + 1), POLICY_CALL);
 	if (end > from)
 		(void)fallocate(f->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(end - from));
 }
@@ -352,12 +397,13 @@ int file_set_size(struct file *f, uint64_t size)
 	if (ftruncate(f->memfd, (off_t)size) < 0)
 		return -errno;
 	if (shrink) {
-		struct block *b = block_tree_next(&f->blocks, first / PGC_BLOCK_PAGES, false), *next;
+		struct block *b = block_tree_next(&f->blocks, size / PAGE_SIZE_ / PGC_BLOCK_PAGES, false), *next;
 
 		for (; b; b = next) {
 			uint64_t index = b->e->index;
 
 			block_forget(b, block_mask(b, first, ~0ull) & ~b->filling);
+			block_forget_second(b, block_mask(b, size / PAGE_SIZE_, ~0ull)); /* the last page has a tail now */
 			block_maybe_free(b);
 			next = block_tree_next(&f->blocks, index + 1, false);
 		}
@@ -379,177 +425,7 @@ void file_heal(struct file *f)
 	(void)!ftruncate(f->memfd, (off_t)f->size);
 }
 
-/* --- blocks --- */
-
-struct block *file_block(struct file *f, uint64_t index)
-{
-	struct worker *w = f->worker;
-	struct block *b = block_tree_find(&f->blocks, index);
-	struct range r = { index << BLOCK_SHIFT, (index + 1) << BLOCK_SHIFT };
-	struct iovec iov;
-	int64_t slot;
-
-	if (b)
-		return b;
-	slot = slot_pool_take(&w->block_slots);
-	if (slot < 0 && reclaim_slots(w))
-		slot = slot_pool_take(&w->block_slots);
-	if (slot < 0)
-		return NULL;
-	b = &w->blocks[(uint32_t)slot - w->block_slots.first];
-	*b = (struct block){ .e = &w->state->blocks[slot], .file = f, .slot = (uint32_t)slot };
-	list_init(&b->waiters);
-	list_init(&b->by_age);
-	list_init(&b->by_unsynced);
-	if (host_mapper_inc_ref(&f->mapper, r) < 0)
-		goto fail;
-	if (host_mapper_map(&f->mapper, r, true, &iov, 1) != 1)
-		goto fail_ref;
-	b->addr = iov.iov_base;
-	*b->e = (struct pgc_block_entry){ .index = index, .refs = frame_refs_max(&f->refs, r) };
-	if (block_tree_insert(&f->blocks, b) < 0)
-		goto fail_ref;
-	b->e->file = f->slot;
-	list_append(&w->blocks_by_age, &b->by_age);
-	return b;
-fail_ref:
-	host_mapper_dec_ref(&f->mapper, r);
-fail:
-	memset(&w->state->blocks[slot], 0, sizeof(struct pgc_block_entry));
-	slot_pool_give(&w->block_slots, (uint32_t)slot);
-	return NULL;
-}
-
-static void cgroup_add(uint64_t *counter, uint64_t n) { __atomic_fetch_add(counter, n, __ATOMIC_RELAXED); }
-static void cgroup_sub(uint64_t *counter, uint64_t n) { __atomic_fetch_sub(counter, n, __ATOMIC_RELAXED); }
-
-void block_set_cgroup(struct block *b, struct pgc_cgroup_entry *cg)
-{
-	if (b->cgroup || !cg)
-		return;
-	b->cgroup = cg;
-	b->e->cgroup = cg->id;
-	cgroup_add(&cg->resident, (uint64_t)__builtin_popcountll(b->e->resident));
-	cgroup_add(&cg->dirty, (uint64_t)__builtin_popcountll(b->e->dirty));
-}
-
-void block_set_resident(struct block *b, uint64_t pages)
-{
-	uint64_t n = (uint64_t)__builtin_popcountll(pages & ~b->e->resident);
-
-	b->e->resident |= pages;
-	b->file->e->resident += n;
-	b->file->worker->stats->resident += n;
-	if (b->cgroup)
-		cgroup_add(&b->cgroup->resident, n);
-}
-
-void block_set_dirty(struct block *b, uint64_t pages)
-{
-	struct file *f = b->file;
-	uint64_t n = (uint64_t)__builtin_popcountll(pages & ~b->e->dirty);
-
-	if (n == 0)
-		return;
-	assert((pages & ~b->e->resident) == 0);
-	if (b->e->dirty == 0) {
-		b->e->dirty_since = now_ns();
-		block_tree_tag_dirty(&f->blocks, b->e->index);
-		if (f->dirty_since == 0) {
-			f->dirty_since = b->e->dirty_since;
-			f->e->dirty_since = f->dirty_since;
-			writeback_arm_timer(f->worker);
-		}
-	}
-	b->e->dirty |= pages;
-	f->e->dirty += n;
-	f->worker->stats->dirty += n;
-	if (b->cgroup)
-		cgroup_add(&b->cgroup->dirty, n);
-}
-
-void block_clear_dirty(struct block *b, uint64_t pages)
-{
-	struct file *f = b->file;
-	uint64_t n = (uint64_t)__builtin_popcountll(pages & b->e->dirty);
-
-	if (n == 0)
-		return;
-	b->e->dirty &= ~pages;
-	f->e->dirty -= n;
-	f->worker->stats->dirty -= n;
-	if (b->cgroup)
-		cgroup_sub(&b->cgroup->dirty, n);
-	if (b->e->dirty == 0) {
-		b->e->dirty_since = 0;
-		block_tree_untag_dirty(&f->blocks, b->e->index);
-	}
-	if (f->e->dirty == 0)
-		f->dirty_since = f->e->dirty_since = 0;
-}
-
-void block_set_writeback(struct block *b, uint64_t pages, bool on)
-{
-	uint64_t changed = on ? pages & ~b->e->writeback : pages & b->e->writeback;
-	uint64_t n = (uint64_t)__builtin_popcountll(changed);
-
-	b->e->writeback ^= changed;
-	if (on) {
-		b->file->e->writeback += n;
-		b->file->worker->stats->writeback += n;
-	} else {
-		b->file->e->writeback -= n;
-		b->file->worker->stats->writeback -= n;
-	}
-}
-
-void block_set_keep(struct block *b, uint64_t pages, bool on)
-{
-	uint64_t changed = on ? pages & ~b->e->keep : pages & b->e->keep;
-	uint64_t n = (uint64_t)__builtin_popcountll(changed);
-
-	b->e->keep ^= changed;
-	if (on) {
-		b->file->e->keep += n;
-		b->file->worker->stats->keep += n;
-	} else {
-		b->file->e->keep -= n;
-		b->file->worker->stats->keep -= n;
-	}
-}
-
-/* The parts of [r.start, r.end) bytes that pgc_keep declared are dirty from the start. */
-static int keep_part(void *arg, struct range r, bool keep)
-{
-	struct block *b = arg;
-	uint64_t pages = block_mask(b, r.start / PAGE_SIZE_, page_up(r.end)) & b->e->resident;
-
-	if (keep) {
-		block_set_dirty(b, pages);
-		block_set_keep(b, pages, true);
-	}
-	return 0;
-}
-
-void block_apply_keep(struct block *b)
-{
-	if (b->file->kept_bytes > 0)
-		dirty_set_walk(&b->file->kept, (struct range){ b->e->index << BLOCK_SHIFT, (b->e->index + 1) << BLOCK_SHIFT },
-			       keep_part, b);
-}
-
-void block_set_unsynced(struct block *b, uint64_t pages)
-{
-	b->unsynced |= pages;
-	if (list_empty(&b->by_unsynced))
-		list_append(&b->file->unsynced, &b->by_unsynced);
-}
-
-void block_clear_unsynced(struct block *b)
-{
-	b->unsynced = 0;
-	list_remove(&b->by_unsynced);
-}
+/* --- pages of a file --- */
 
 void file_clear_keep(struct file *f)
 {
@@ -563,41 +439,6 @@ void file_clear_keep(struct file *f)
 	dirty_set_free(&f->kept);
 	dirty_set_init(&f->kept);
 	f->kept_bytes = 0;
-}
-
-void block_forget(struct block *b, uint64_t pages)
-{
-	uint64_t gone = pages & b->e->resident, n = (uint64_t)__builtin_popcountll(gone);
-
-	assert((gone & b->e->writeback) == 0);
-	if (n == 0)
-		return;
-	block_clear_dirty(b, gone);
-	block_set_keep(b, gone, false);
-	b->e->resident &= ~gone;
-	b->file->e->resident -= n;
-	b->file->worker->stats->resident -= n;
-	if (b->cgroup)
-		cgroup_sub(&b->cgroup->resident, n);
-	budget_uncharge(b->file->worker, n);
-}
-
-bool block_maybe_free(struct block *b)
-{
-	struct file *f = b->file;
-	struct worker *w = f->worker;
-	struct range r = { b->e->index << BLOCK_SHIFT, (b->e->index + 1) << BLOCK_SHIFT };
-
-	if (b->e->resident || b->filling || b->e->writeback || !list_empty(&b->waiters))
-		return false;
-	block_tree_remove(&f->blocks, b);
-	list_remove(&b->by_age);
-	list_remove(&b->by_unsynced);
-	host_mapper_dec_ref(&f->mapper, r);
-	memset(b->e, 0, sizeof(*b->e));
-	slot_pool_give(&w->block_slots, b->slot);
-	w->room_made = true;
-	return true;
 }
 
 int file_punch(struct file *f, uint64_t first, uint64_t n)
@@ -621,29 +462,6 @@ int file_zero_pages(struct file *f, uint64_t first, uint64_t n)
 	return 0;
 }
 
-uint64_t block_drop_clean(struct block *b)
-{
-	struct file *f = b->file;
-	uint64_t pages = b->e->resident & ~b->e->dirty & ~b->e->writeback & ~b->e->keep;
-	uint64_t left = pages;
-
-	if (pages == 0)
-		return 0;
-	file_bump_seq(f);
-	while (left) {
-		unsigned from = (unsigned)__builtin_ctzll(left);
-		uint64_t rest = left >> from;
-		unsigned n = rest == ~0ull ? 64 : (unsigned)__builtin_ctzll(~rest);
-
-		if (file_punch(f, block_first(b) + from, n) < 0)
-			return 0;
-		block_forget(b, bits_range(from, n));
-		left &= ~bits_range(from, n);
-	}
-	block_maybe_free(b);
-	return (uint64_t)__builtin_popcountll(pages);
-}
-
 uint64_t file_drop_clean(struct file *f, uint64_t from, uint64_t to, bool unmapped)
 {
 	uint64_t dropped = 0, index = from / PGC_BLOCK_PAGES;
@@ -651,13 +469,151 @@ uint64_t file_drop_clean(struct file *f, uint64_t from, uint64_t to, bool unmapp
 
 	for (; (b = block_tree_next(&f->blocks, index, false)) && block_first(b) < to;) {
 		index = b->e->index + 1;
-		if (unmapped && b->e->refs > 0)
-			continue;
-		if (block_mask(b, from, to) != ~0ull)
-			continue; /* only whole blocks: a part is not worth a call */
-		dropped += block_drop_clean(b);
+		if (!unmapped || b->e->refs == 0)
+			dropped += block_drop_clean(b, block_mask(b, from, to));
 	}
 	return dropped;
+}
+
+/* --- memory that clients made --- */
+
+#define STRAYS_MIN  64u              /* pages: below this nobody looks */
+#define STRAYS_TURN 512u             /* pieces that are looked at in one go */
+
+/* Punches what is in the memfd but neither resident nor being filled, from f->stray_cursor on. */
+static void punch_strays(struct file *f)
+{
+	uint64_t dropped = 0;
+
+	for (unsigned i = 0; i < STRAYS_TURN; i++) {
+		off_t data = lseek(f->memfd, (off_t)(f->stray_cursor * PAGE_SIZE_), SEEK_DATA), hole;
+		uint64_t page, end;
+
+		if (data < 0) {
+			f->stray_cursor = 0;
+			break;
+		}
+		hole = lseek(f->memfd, data, SEEK_HOLE);
+		page = (uint64_t)data / PAGE_SIZE_;
+		end = MIN(hole < 0 ? page + 1 : page_up((uint64_t)hole), align_down(page, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES);
+		while (page < end) {
+			struct block *b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
+			unsigned from = (unsigned)(page % PGC_BLOCK_PAGES), n;
+			uint64_t ours = b ? b->e->resident | b->filling : 0;
+
+			n = MIN(ours & (1ull << from) ? bits_run(ours, from) : bits_run(~ours, from), (unsigned)(end - page));
+			if (!(ours & (1ull << from)) && file_punch(f, page, n) == 0)
+				dropped += n;
+			page += n;
+		}
+		f->stray_cursor = end;
+	}
+	if (dropped > 0 && !f->stray_logged)
+		log_at(LOG_LEVEL_WARNING, f->e->name, 0, "a client put %llu pages of its own into the cache's memory: dropped",
+		       (unsigned long long)dropped);
+	f->stray_logged |= dropped > 0;
+}
+
+bool file_audit(struct worker *w)
+{
+	bool again = false;
+	struct file *f;
+
+	list_for_each(f, &w->all_files, by_worker) {
+		uint64_t ours = f->e->resident;
+		struct fill *fill;
+		struct stat st;
+
+		if (f->n_handles == 0 || !f->store || !f->store->writable)
+			continue;
+		again = true;
+		list_for_each(fill, &f->fills, link)
+			ours += fill->n;
+		if (fstat(f->memfd, &st) == 0 && (uint64_t)st.st_blocks / (PAGE_SIZE_ / 512) > ours + STRAYS_MIN)
+			punch_strays(f);
+	}
+	return again;
+}
+
+/* --- pins --- */
+
+struct wanted { struct block *b; uint64_t pages; };
+
+static int add_wanted(void *arg, struct range r, bool keep)
+{
+	struct wanted *w = arg;
+
+	w->pages |= block_mask(w->b, r.start / PAGE_SIZE_, page_up(r.end));
+	return 0;
+}
+
+void file_apply_pins(struct file *f, struct block *b)
+{
+	struct range r = { b->e->index << BLOCK_SHIFT, (b->e->index + 1) << BLOCK_SHIFT };
+	struct wanted w = { b, 0 };
+
+	if (f->pins.map.n == 0 && f->locked.map.n == 0 && b->pinned == 0)
+		return;
+	dirty_set_walk(&f->pins, r, add_wanted, &w);
+	dirty_set_walk(&f->locked, r, add_wanted, &w);
+	block_set_pinned(b, w.pages, true);
+	block_set_pinned(b, b->pinned & ~w.pages, false);
+}
+
+static void apply_pins(struct file *f, uint64_t from, uint64_t to)
+{
+	struct block *b = block_tree_next(&f->blocks, from >> BLOCK_SHIFT, false);
+
+	for (; b && b->e->index << BLOCK_SHIFT < to; b = block_tree_next(&f->blocks, b->e->index + 1, false)) {
+		reclaim_restore(b, f->pins.map.n || f->locked.map.n ? block_mask(b, from / PAGE_SIZE_, page_up(to)) : 0, POLICY_CALL);
+		file_apply_pins(f, b);
+	}
+}
+
+static bool charge_pins(struct file *f, uint64_t pages)
+{
+	struct budget *b = f->worker->budget;
+	uint64_t max = atomic_load_explicit(&b->pin_max, memory_order_relaxed);
+
+	/* The limit is checked by the add itself. */
+	if (atomic_fetch_add_explicit(&b->pinned, pages, memory_order_relaxed) + pages <= max)
+		return true;
+	atomic_fetch_sub_explicit(&b->pinned, pages, memory_order_relaxed);
+	return false;
+}
+
+int file_pin(struct file *f, uint64_t from, uint64_t to, bool on)
+{
+	struct range r = { from, to };
+	uint64_t had = pages_of(&f->pins, r), more = (to - from) / PAGE_SIZE_ - had;
+	int e;
+
+	if (on && !charge_pins(f, more))
+		return -ENOSPC;
+	e = on ? dirty_set_mark_dirty(&f->pins, r, false) : dirty_set_forget(&f->pins, r);
+	if (e < 0 || !on)
+		atomic_fetch_sub_explicit(&f->worker->budget->pinned, e < 0 ? (on ? more : 0) : had, memory_order_relaxed);
+	if (e == 0)
+		apply_pins(f, from, to);
+	return e;
+}
+
+bool file_set_locked(struct file *f, struct dirty_set *locked)
+{
+	bool all = true;
+
+	f->worker->locked_files -= f->locked.map.n > 0;
+	forget_pins(f, &f->locked);
+	if (charge_pins(f, pages_of(locked, ALL))) {
+		f->locked = *locked;
+		f->worker->locked_files += f->locked.map.n > 0;
+	} else {
+		dirty_set_free(locked);
+		all = false;
+	}
+	dirty_set_init(locked);
+	apply_pins(f, 0, ~0ull);
+	return all;
 }
 
 /* --- barrier --- */
@@ -701,7 +657,7 @@ static void refs_charge(void *arg, uint64_t cgroup, uint64_t bytes)
 	struct pgc_cgroup_entry *cg = cgroup_by_id(arg, cgroup);
 
 	if (cg)
-		cgroup_add(&cg->mapped, bytes / PAGE_SIZE_);
+		cgroup_count(&cg->mapped, (int64_t)(bytes / PAGE_SIZE_));
 }
 
 static void refs_uncharge(void *arg, uint64_t cgroup, uint64_t bytes)
@@ -709,7 +665,7 @@ static void refs_uncharge(void *arg, uint64_t cgroup, uint64_t bytes)
 	struct pgc_cgroup_entry *cg = cgroup_by_id(arg, cgroup);
 
 	if (cg)
-		cgroup_sub(&cg->mapped, bytes / PAGE_SIZE_);
+		cgroup_count(&cg->mapped, -(int64_t)(bytes / PAGE_SIZE_));
 }
 
 static const struct frame_refs_functions ref_functions = { refs_charge, refs_uncharge };
@@ -774,5 +730,5 @@ void file_record_error(struct file *f, int error)
 
 bool file_is_stuck(const struct file *f)
 {
-	return f->last_error && f->e->dirty > f->worker->budget->max / 8;
+	return f->last_error && f->e->dirty > atomic_load_explicit(&f->worker->budget->memory_max, memory_order_relaxed) / 8;
 }

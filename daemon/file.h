@@ -54,6 +54,9 @@ struct file {
 	struct block_tree blocks;
 	struct dirty_set kept;     /* byte ranges that pgc_keep declared */
 	uint64_t kept_bytes;
+	struct dirty_set pins, locked; /* byte ranges that may not be given up: by request, and because clients locked them in memory */
+	bool lock_logged, stray_logged;
+	uint64_t stray_cursor;     /* page: file_audit() goes on there */
 	uint64_t fill_gen;         /* fills begun under an older one are thrown away */
 
 	/* Store: owned by this module and ops.c. */
@@ -90,6 +93,7 @@ struct file {
 	int errseq_code;           /* what is reported for errseq */
 	unsigned n_async;          /* write-outs that nobody waits for */
 	unsigned requests;         /* in flight: the file stays */
+	uint64_t wasted;           /* pages that were read ahead and given up unasked for, since somebody looked */
 
 	/* Changes of size and content, one at a time: ops.c. */
 	struct list ops;
@@ -103,7 +107,31 @@ struct file {
 	struct ring_timer poison_timer;
 	unsigned poison_backoff;
 	unsigned timers;           /* armed timers that point here: the file may not be freed */
+
+	/* What holds for it by its path, as its last open found it. */
+	enum retain retain;
+	bool warm_start;
+	uint64_t readahead_max;    /* bytes */
+
+	/* Pages that may have lost their last mapping, with retain=mapped: retain.c. */
+	uint64_t unmapped_from, unmapped_to; /* 0, 0: none */
+	struct task retain_task;
+	bool retain_busy;
+
+	/* Warm starts: warm.c. */
+	struct warm_job *warm_job; /* reads its record */
+	struct prefetch *prefetch; /* reads its pages in */
+	uint64_t warm_pages, warm_sum; /* of the record that was written last */
 };
+
+/* Pages that were read ahead in vain since the last call: whoever reads next holds back. */
+static inline uint64_t file_take_wasted(struct file *f)
+{
+	uint64_t n = f->wasted;
+
+	f->wasted = 0;
+	return n;
+}
 
 static inline uint64_t file_pages(const struct file *f) { return page_up(f->size); }
 
@@ -121,6 +149,8 @@ void file_set_name(struct file *f, const char *name);
 int file_opened(struct file *f, const struct store_stat *st);
 /* No handle and nothing to do any more: closes the store, or frees the file when it may not stay. The file may be gone afterwards. */
 void file_maybe_idle(struct file *f);
+/* Up, set by warm.c: the file goes idle or away, with nothing dirty or in flight. */
+extern void (*file_idle_hook)(struct file *f);
 /* Looks at the store again and remembers its version, after our own writes. */
 void file_refresh_version(struct file *f);
 
@@ -131,10 +161,19 @@ void file_grown(struct file *f, uint64_t size);
 /* Zeroes what the memfd holds from byte `from` to the end of that page. */
 void file_zero_tail(struct file *f, uint64_t from);
 
-/* Blocks. file_block() makes it when it is not there: NULL when there is no slot (wait in worker->no_room). */
-struct block *file_block(struct file *f, uint64_t index);
-/* `pages`: bits of b. They count, are shown, and are charged from here on. Dirty pages are resident. */
-void block_set_resident(struct block *b, uint64_t pages);
+/* The name of a page for the policy. */
+static inline policy_key file_key(const struct file *f, uint64_t page)
+{
+	return (uint64_t)(f->slot - f->worker->file_slots.first) << f->worker->page_bits | page;
+}
+
+/*
+ * Blocks. file_block() makes it when it is not there, in the domain of `who` (may be NULL): NULL when there is no slot (wait in
+ * worker->no_room).
+ */
+struct block *file_block(struct file *f, uint64_t index, const struct toucher *who);
+/* `pages`: bits of b. They count and are shown from here on; the charge is the caller's. `flags`: POLICY_*. Dirty pages are resident. */
+void block_set_resident(struct block *b, uint64_t pages, unsigned flags);
 void block_set_dirty(struct block *b, uint64_t pages);
 void block_clear_dirty(struct block *b, uint64_t pages);
 void block_set_writeback(struct block *b, uint64_t pages, bool on);
@@ -144,6 +183,21 @@ void block_apply_keep(struct block *b);
 /* Written, but not yet covered by an fsync of the store; clear forgets all of the block's. */
 void block_set_unsynced(struct block *b, uint64_t pages);
 void block_clear_unsynced(struct block *b);
+/* Pages become part of the policy, or come back from the second-chance buffer, of which it knows already. */
+void block_in_policy(struct block *b, uint64_t pages, unsigned flags);
+void block_came_back(struct block *b, uint64_t pages);
+/* The policy has given resident pages up: all but the memfd. */
+void block_give_up(struct block *b, uint64_t pages);
+/* Somebody asks for pages, which are resident: for the policy, and for what was read ahead. */
+void block_touched(struct block *b, uint64_t pages, unsigned flags);
+/* Pages that are the next to be given up, if they may be. */
+void block_deactivate(struct block *b, uint64_t pages);
+/* Forgets what the second-chance buffer has of them. */
+void block_forget_second(struct block *b, uint64_t pages);
+/* Pins resident pages, so that the policy does not have them, or lets them go. */
+void block_set_pinned(struct block *b, uint64_t pages, bool on);
+/* `client`, a slot of budget->dirty_by, is about to make pages of the block dirty. */
+void block_dirtied_by(struct block *b, uint32_t client);
 /* Forgets pages (not filling, not in writeback): resident, dirty and keep go, the charge is given back. The memfd is the caller's. */
 void block_forget(struct block *b, uint64_t pages);
 /* Frees the block when nothing of it is left. Returns whether it did. */
@@ -160,6 +214,16 @@ static inline uint64_t block_mask(const struct block *b, uint64_t from, uint64_t
 	return lo >= hi ? 0 : bits_range((unsigned)(lo - first), (unsigned)(hi - lo));
 }
 
+/* What of the block is pinned follows file->pins and file->locked. */
+void file_apply_pins(struct file *f, struct block *b);
+/*
+ * Pins bytes [from, to) (of whole pages), or lets them go; pages that are not here are the caller's to fill. -ENOSPC: more may not be pinned (pin_max);
+ * -ENOMEM. Nothing was changed then.
+ */
+int file_pin(struct file *f, uint64_t from, uint64_t to, bool on);
+/* Takes over `locked` (which is emptied) as what clients have locked, as far as pin_max allows. Whether all of it could be. */
+bool file_set_locked(struct file *f, struct dirty_set *locked);
+
 /* No handle is left that could write outside tracking: what was kept is dirty like the rest. */
 void file_clear_keep(struct file *f);
 
@@ -171,10 +235,16 @@ int file_punch(struct file *f, uint64_t first, uint64_t n);
 int file_zero_pages(struct file *f, uint64_t first, uint64_t n);
 /* Drops clean, idle pages of [from, to) (pages); with `unmapped` only in blocks that no mapping covers. Returns how many. */
 uint64_t file_drop_clean(struct file *f, uint64_t from, uint64_t to, bool unmapped);
-/* One block's clean and idle pages. May free it. */
-uint64_t block_drop_clean(struct block *b);
+/* Those of one block, of `among`. May free it. */
+uint64_t block_drop_clean(struct block *b, uint64_t among);
 /* The memfd may have been cut, grown or punched by a client: sets the size right and forgets clean pages that are not there. */
 void file_heal(struct file *f);
+
+/*
+ * Who may write a file holds its memfd, and can put pages there that nobody is charged for: looks for that, and drops what it finds. Whether it is worth
+ * looking again later.
+ */
+bool file_audit(struct worker *w);
 
 /* Does [first, first + n) touch the barrier? Then `p` is parked until it goes. */
 bool file_park(struct file *f, uint64_t first, uint64_t n, struct parked *p);

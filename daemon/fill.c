@@ -89,7 +89,7 @@ static void fill_submit(struct fill *fill)
 		     fill->first * PAGE_SIZE_ + fill->moved);
 }
 
-static int fill_issue(struct file *f, uint64_t first, uint64_t n)
+static int fill_issue(struct file *f, uint64_t first, uint64_t n, uint64_t must, unsigned flags)
 {
 	struct fill *fill = calloc(1, sizeof(*fill));
 
@@ -98,6 +98,8 @@ static int fill_issue(struct file *f, uint64_t first, uint64_t n)
 	fill->file = f;
 	fill->first = first;
 	fill->n = n;
+	fill->must = must;
+	fill->flags = flags;
 	fill->gen = f->fill_gen;
 	list_append(&f->fills, &fill->link);
 	f->worker->fills_in_flight++;
@@ -121,16 +123,17 @@ static void for_each_part(struct file *f, uint64_t first, uint64_t n,
 static void part_give_up(struct block *b, uint64_t pages, int error)
 {
 	b->filling &= ~pages;
-	budget_uncharge(b->file->worker, (uint64_t)__builtin_popcountll(pages));
+	/* The read may have left memory there, which nobody would be charged for. */
+	for (uint64_t left = pages; left;) {
+		unsigned from = (unsigned)__builtin_ctzll(left), n = bits_run(left, from);
+
+		(void)file_punch(b->file, block_first(b) + from, n);
+		left &= ~bits_range(from, n);
+	}
+	budget_uncharge(b->file->worker, b->domain, (uint64_t)__builtin_popcountll(pages));
 	wake_waiters(b, pages, error);
 }
 
-static void part_resident(struct block *b, uint64_t pages, int arg)
-{
-	b->filling &= ~pages;
-	block_set_resident(b, pages);
-	block_apply_keep(b);
-}
 
 static void part_wake(struct block *b, uint64_t pages, int arg)
 {
@@ -138,9 +141,18 @@ static void part_wake(struct block *b, uint64_t pages, int arg)
 		wake_waiters(b, pages, 0);
 }
 
-static void made_resident(struct file *f, uint64_t first, uint64_t n)
+static void made_resident(struct file *f, uint64_t first, uint64_t n, uint64_t must, unsigned flags)
 {
-	for_each_part(f, first, n, part_resident, 0);
+	for (uint64_t p = first; p < first + n; p = align_down(p, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES) {
+		struct block *b = block_tree_find(&f->blocks, p / PGC_BLOCK_PAGES);
+		uint64_t pages = block_mask(b, p, first + n), asked = block_mask(b, 0, must) & pages;
+
+		b->filling &= ~pages;
+		block_set_resident(b, asked, flags);
+		block_set_resident(b, pages & ~asked, flags | POLICY_AHEAD);
+		block_apply_keep(b);
+		file_apply_pins(f, b);
+	}
 	if (fill_resident_hook && !list_empty(&f->poisoned))
 		fill_resident_hook(f, first, n);
 	/* Who is woken may drop what comes next, so each block is looked up again. */
@@ -149,7 +161,7 @@ static void made_resident(struct file *f, uint64_t first, uint64_t n)
 }
 
 /* A read of several pages failed: the pages that someone waits for are read again alone, the others are let go. */
-static void retry_one_by_one(struct file *f, uint64_t first, uint64_t n)
+static void retry_one_by_one(struct file *f, uint64_t first, uint64_t n, unsigned flags)
 {
 	for (uint64_t p = first; p < first + n; p = align_down(p, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES) {
 		struct block *b = block_tree_find(&f->blocks, p / PGC_BLOCK_PAGES);
@@ -160,7 +172,7 @@ static void retry_one_by_one(struct file *f, uint64_t first, uint64_t n)
 			wanted |= w->pages & pages;
 		/* Those to be read again stay `filling`, so the block stays. */
 		for (again = wanted; again; again &= again - 1)
-			if (fill_issue(f, base + (unsigned)__builtin_ctzll(again), 1) < 0)
+			if (fill_issue(f, base + (unsigned)__builtin_ctzll(again), 1, ~0ull, flags) < 0)
 				wanted &= ~(again & -again);
 		if (pages & ~wanted)
 			part_give_up(b, pages & ~wanted, -EIO);
@@ -207,11 +219,11 @@ static void fill_done(struct store_op *op, ssize_t result)
 	if (stale) {
 		for_each_part(f, fill->first, fill->n, part_give_up, 0);
 	} else if (result >= 0) {
-		made_resident(f, fill->first, fill->n);
+		made_resident(f, fill->first, fill->n, fill->must, fill->flags);
 	} else {
 		w->stats->fill_errors++;
 		if (fill->n > 1) {
-			retry_one_by_one(f, fill->first, fill->n);
+			retry_one_by_one(f, fill->first, fill->n, fill->flags);
 		} else {
 			log_at(LOG_LEVEL_WARNING, f->e->name, 0, "reading page %llu failed: %s",
 			       (unsigned long long)fill->first, strerror((int)-result));
@@ -222,29 +234,34 @@ static void fill_done(struct store_op *op, ssize_t result)
 	file_maybe_idle(f);
 }
 
-/* Pages from `first` on, at most `max`, that are neither resident nor filling and whose addresses adjoin. Makes blocks as it goes. */
-static uint64_t missing_run(struct file *f, uint64_t first, uint64_t max)
+/*
+ * Pages from `first` on, at most `max`, that are not here in any way, whose addresses adjoin, and that are of one domain. Makes blocks as it
+ * goes, and marks the pages as filling.
+ */
+static uint64_t missing_run(struct file *f, uint64_t first, uint64_t max, const struct toucher *who, struct domain **ret_domain)
 {
 	uint64_t n = 0;
 	/* A window chunk is one mapping; the next one is somewhere else. */
 	uint64_t chunk_end = align_down(first, HOST_CHUNK_SIZE / PAGE_SIZE_) + HOST_CHUNK_SIZE / PAGE_SIZE_;
 
+	*ret_domain = NULL;
 	max = MIN(MIN(max, FILL_MAX_PAGES), chunk_end - first);
 	while (n < max) {
-		struct block *b = file_block(f, (first + n) / PGC_BLOCK_PAGES);
+		struct block *b = file_block(f, (first + n) / PGC_BLOCK_PAGES, who);
 		uint64_t pages, here;
 		unsigned from;
 
 		if (!b)
 			break;
 		from = (unsigned)((first + n) % PGC_BLOCK_PAGES);
-		pages = (b->e->resident | b->filling) >> from;
+		pages = (b->e->resident | b->filling | b->second) >> from;
 		here = pages ? (uint64_t)__builtin_ctzll(pages) : 64 - from;
 		here = MIN(MIN(here, 64u - from), max - n);
-		if (here == 0) {
+		if (here == 0 || (*ret_domain && b->domain != *ret_domain)) {
 			block_maybe_free(b);
 			break;
 		}
+		*ret_domain = b->domain;
 		b->filling |= bits_range(from, (unsigned)here); /* holds the block while the next one is made */
 		n += here;
 		if (from + here < 64)
@@ -264,8 +281,45 @@ static void part_unbegin(struct block *b, uint64_t pages, int arg)
 	w->room_made = room;
 }
 
+/* Charges the run, or as much of it as there is room for. Returns how many pages; the others are let go. */
+static uint64_t charge_run(struct file *f, struct domain *d, uint64_t first, uint64_t run, uint64_t must)
+{
+	uint64_t need = first < must ? MIN(run, must - first) : 0, got = need;
 
-int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, struct pgc_cgroup_entry *cg)
+	/* All that is wanted may be more than there is room for; a page is not. */
+	while (got > 0 && !reclaim_charge(f->worker, d, got, false))
+		got /= 2;
+	if (got == need && run > need && reclaim_charge(f->worker, d, run - need, true))
+		got = run;
+	if (got < run)
+		for_each_part(f, first + got, run - got, part_unbegin, 0);
+	return got;
+}
+
+/* Reads pages [first, first + n), which are filling and charged. */
+static int begin_run(struct file *f, uint64_t first, uint64_t n, uint64_t must, unsigned flags)
+{
+	uint64_t end = page_up(f->store_size), in_store = end > first ? MIN(n, end - first) : 0;
+	int r = 0;
+
+	if (in_store < n) {
+		/* Past the store's end: zeros, without asking it. */
+		int e = file_zero_pages(f, first + in_store, n - in_store);
+
+		if (e < 0)
+			for_each_part(f, first + in_store, n - in_store, part_give_up, e);
+		else
+			made_resident(f, first + in_store, n - in_store, must, flags);
+	}
+	if (in_store > 0) {
+		r = fill_issue(f, first, in_store, must, flags);
+		if (r < 0)
+			for_each_part(f, first, in_store, part_give_up, r);
+	}
+	return r;
+}
+
+int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, const struct toucher *who, unsigned flags)
 {
 	struct worker *w = f->worker;
 	uint64_t end = MIN(first + n, file_pages(f)), must = first + required;
@@ -274,11 +328,15 @@ int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, st
 		end = MIN(end, f->barrier.from);
 	for (uint64_t p = first; p < end;) {
 		struct block *b = block_tree_find(&f->blocks, p / PGC_BLOCK_PAGES);
-		uint64_t run, in_store;
+		struct domain *d;
+		uint64_t run;
+		int r;
 
 		if (b) { /* skip what is here or on its way */
-			uint64_t have = (b->e->resident | b->filling) >> (p % PGC_BLOCK_PAGES);
+			uint64_t have;
 
+			reclaim_restore(b, block_mask(b, p, end), p < must ? flags : flags | POLICY_AHEAD);
+			have = (b->e->resident | b->filling) >> (p % PGC_BLOCK_PAGES);
 			if (have & 1) {
 				uint64_t gap = ~have;
 
@@ -288,92 +346,17 @@ int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, st
 		}
 		if (p >= must && w->fills_in_flight >= FILLS_MAX)
 			return 0;
-		run = missing_run(f, p, end - p);
+		run = missing_run(f, p, end - p, who, &d);
+		if (run > 0)
+			run = charge_run(f, d, p, run, must);
 		if (run == 0)
 			return p < must ? -ENOBUFS : 0;
-		while (!reclaim_charge(w, run)) {
-			uint64_t less = p + run > must && p < must ? must - p : 0;
-
-			for_each_part(f, p + less, run - less, part_unbegin, 0);
-			if (less == 0)
-				return p < must ? -ENOBUFS : 0;
-			run = less; /* no room for readahead: only what is required */
-		}
-		for (uint64_t q = p; q < p + run; q = align_down(q, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES)
-			block_set_cgroup(block_tree_find(&f->blocks, q / PGC_BLOCK_PAGES), cg);
 		if (p + run > must)
 			w->stats->readahead_pages += p + run - MAX(p, must);
-
-		in_store = page_up(f->store_size) > p ? MIN(run, page_up(f->store_size) - p) : 0;
-		if (in_store < run) {
-			/* Past the store's end: zeros, without asking it. */
-			int r = file_zero_pages(f, p + in_store, run - in_store);
-
-			if (r < 0)
-				for_each_part(f, p + in_store, run - in_store, part_give_up, r);
-			else
-				made_resident(f, p + in_store, run - in_store);
-		}
-		if (in_store > 0) {
-			int r = fill_issue(f, p, in_store);
-
-			if (r < 0) {
-				for_each_part(f, p, in_store, part_give_up, r);
-				return r;
-			}
-		}
+		r = begin_run(f, p, run, must, flags);
+		if (r < 0)
+			return r;
 		p += run;
 	}
 	return 0;
-}
-
-/* --- readahead --- */
-
-#define READAHEAD_FIRST  32          /* pages, when a file is read from its beginning */
-#define READAHEAD_RANDOM 4
-#define READAHEAD_MAPPED_MAX 2048u
-
-uint64_t readahead_access(struct readahead_set *ra, uint64_t page, uint64_t n, bool missing, uint64_t max_pages, uint64_t *ret_run)
-{
-	struct readahead *s, *oldest = &ra->stream[0];
-
-	*ret_run = 0;
-	max_pages = MAX(max_pages, 1);
-	if (ra->advice == POSIX_FADV_RANDOM)
-		return page + n;
-	ra->clock++;
-	for (s = ra->stream; s < ra->stream + READAHEAD_STREAMS; s++) {
-		if (s->used < oldest->used)
-			oldest = s;
-		if (s->used == 0 || page < s->next || page > MAX(s->next + READAHEAD_RANDOM, s->issued))
-			continue;
-		s->used = ra->clock;
-		if (missing && page < s->issued)
-			s->issued = page;
-		s->next = page + n;
-		if (s->issued < page + n + s->window / 2) {
-			s->window = MIN(s->window * 2, max_pages);
-			s->issued = page + n + s->window;
-			*ret_run = s->window;
-			return s->issued;
-		}
-		*ret_run = s->window;
-		return page + n;
-	}
-	s = oldest;
-	s->used = ra->clock;
-	s->next = page + n;
-	s->window = page == 0 || ra->advice == POSIX_FADV_SEQUENTIAL ? READAHEAD_FIRST : READAHEAD_RANDOM;
-	s->window = MIN(s->window, max_pages);
-	s->issued = MAX(page + s->window, page + n);
-	return s->issued;
-}
-
-void readahead_mapped(struct readahead_set *ra, uint64_t page, uint64_t end)
-{
-	for (struct readahead *s = ra->stream; s < ra->stream + READAHEAD_STREAMS; s++)
-		if (s->used && page < s->next && end > s->next && page + READAHEAD_MAPPED_MAX >= s->next) {
-			s->next = end;
-			return;
-		}
 }

@@ -16,9 +16,11 @@
 #include <sys/stat.h>
 
 #include "daemon/conn.h"
+#include "daemon/domain.h"
 #include "daemon/log.h"
 #include "daemon/ops.h"
 #include "daemon/request.h"
+#include "daemon/warm.h"
 
 #define MESSAGES_PER_ROUND 8
 
@@ -303,7 +305,10 @@ static int make_handle(struct open_job *job, struct handle **ret)
 	h->space->has_handle = true;
 	h->space->writable = job->writable && job->readable;
 	h->space->pid = job->pid;
-	h->space->cgroup = job->cgroup;
+	h->space->toucher = (struct toucher){
+		.cgroup = job->cgroup, .domain = domain_get(w, job->tenant[0], job->tenant[1]), .client = budget_dirty_slot(job->pid),
+	};
+	readahead_set_init(&h->readahead);
 	h->space->kernel_faults = job->kernel_faults;
 	h->space->changed = space_changed;
 	h->space->forked = client_forked;
@@ -333,6 +338,9 @@ static void opened(struct store_op *op, ssize_t result)
 	}
 	list_remove(&job->link);
 	show_flags(f);
+	if (h->space->writable)
+		ring_timer_arm(&f->worker->ring, &f->worker->audit_timer, AUDIT_NS);
+	warm_opened(f, &h->space->toucher);
 	job->worker->stats->handles_opened++;
 	conn_reply_init(&reply, &job->msg, 0);
 	reply.open_reply = (struct pgc_open_reply){
@@ -409,6 +417,11 @@ void handle_open(struct open_job *job)
 	}
 	job->file = f;
 	list_append(&f->opening, &job->link);
+	if (job->msg.type == PGC_MSG_OPEN) {
+		f->retain = job->retain;
+		f->warm_start = job->warm_start;
+		f->readahead_max = job->readahead_max;
+	}
 	if (f->state == FILE_IDLE) {
 		f->state = FILE_OPENING;
 		file_set_name(f, job->name);

@@ -28,7 +28,12 @@ struct open_job {
 	uid_t uid;
 	uint32_t cgroup_slot;
 	struct pgc_cgroup_entry *cgroup;
-	char name[PGC_NAME_MAX];
+	uint32_t tenant[2];        /* slots of budget->tenant */
+	char name[PGC_NAME_MAX];   /* the end of the path, for people */
+	/* What holds for the file by its path: config_file_settings(). */
+	enum retain retain;
+	bool warm_start;
+	uint64_t readahead_max;
 
 	struct list link;          /* file->opening */
 	struct worker *worker;
@@ -63,6 +68,7 @@ struct handle {
 	struct list requests;      /* struct request */
 	unsigned n_requests, data_writes; /* data_writes: with a data memfd, at most one */
 	struct xfer *xfer;         /* NULL: none yet */
+	struct readahead_set readahead; /* of its read calls */
 };
 
 /* Runs on the worker, by the job's op. */

@@ -4,6 +4,7 @@
  * then runs its ring until a signal ends it.
  */
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,8 +16,10 @@
 #include "daemon/keeper.h"
 #include "daemon/log.h"
 #include "daemon/offload.h"
+#include "daemon/pressure.h"
 #include "daemon/proc_fd.h"
 #include "daemon/server.h"
+#include "daemon/warm.h"
 
 #define MAIN_RING_ENTRIES 512
 #define CGROUP_SLOTS      1024
@@ -24,6 +27,7 @@
 struct daemon {
 	struct config config;
 	struct server server;
+	struct pressure pressure;
 	int argc;
 	char **argv;
 	int signal_fd;
@@ -33,18 +37,30 @@ struct daemon {
 
 static void watch_signals(struct daemon *d);
 
-/* What can change while the daemon runs is the log level; the rest says that it needs a restart. */
+/* Reads files and flags again. All of it is taken over, but what needs a restart; or, where there is an error, nothing. */
 static void reload(struct daemon *d)
 {
+	_cleanup_free_ char *error = NULL;
+	char ignored[512];
 	struct config c;
+	size_t size = 0;
+	FILE *err;
+	int r;
 
 	(void)sd_notify(0, "RELOADING=1");
-	if (config_load(&c, d->argc, d->argv, stdout, stderr) == 0) {
-		__atomic_store_n(&log_max_level, c.log_level, __ATOMIC_RELAXED);
-		log_notice("configuration read again: log_level is taken over, other changes need a restart");
+	err = open_memstream(&error, &size);
+	r = err ? config_load(&c, d->argc, d->argv, stdout, err) : -ENOMEM;
+	if (err)
+		fclose(err);
+	if (r == 0) {
+		config_take_over(&d->config, &c, ignored, sizeof(ignored));
 		config_free(&c);
+		server_configure(&d->server);
+		log_notice("configuration read again and taken over%s%s", *ignored ? "; a restart is needed for: " : "", ignored);
 	} else {
-		log_error("configuration not taken over: it has an error");
+		if (size && error[size - 1] == '\n')
+			error[size - 1] = '\0';
+		log_error("configuration not taken over: %s", size ? error : strerror(ENOMEM));
 	}
 	(void)sd_notify(0, "READY=1");
 }
@@ -95,20 +111,36 @@ static int setup_state(struct daemon *d)
 {
 	struct server *s = &d->server;
 	struct config *c = &d->config;
-	uint64_t blocks = c->max_blocks;
+	uint64_t blocks = c->max_blocks, files = c->max_files, mappings = c->max_mappings, tables = 0;
 	struct state_params p;
 	int r;
 
-	/* Eight block slots for each block's worth of memory: blocks are rarely full. */
+	/* Two pages a block: those of a file that is touched at random are far apart. */
 	if (blocks == 0)
-		blocks = MIN(MAX(c->memory_max / PGC_BLOCK_SIZE * 8, 16384), 4u << 20);
+		blocks = MIN(MAX(c->memory_max / PGC_BLOCK_SIZE * 32, 4096), 4u << 20);
+	if (files == 0)
+		files = MIN(MAX(c->memory_max >> 16, 256), 16384);
+	if (mappings == 0)
+		mappings = MIN(MAX(c->memory_max >> 14, 1024), 65536);
 	p = (struct state_params){
-		.bpffs = c->bpffs, .workers = c->workers, .files = c->max_files, .blocks = (uint32_t)blocks,
-		.mappings = c->max_mappings, .cgroups = CGROUP_SLOTS,
+		.bpffs = c->bpffs, .workers = c->workers, .files = (uint32_t)files, .blocks = (uint32_t)blocks,
+		.mappings = (uint32_t)mappings, .cgroups = CGROUP_SLOTS,
 	};
 	r = state_open(&s->state, &p);
 	if (r < 0)
 		return r;
+	for (size_t i = 0; i < ELEMENTSOF(s->state.map); i++)
+		tables += page_up(s->state.map[i].mem_size);
+	if (tables > c->memory_max / PAGE_SIZE_ / 2) {
+		log_error("memory_max is too small: the tables alone take %llu KiB (max_files, max_mappings, max_blocks)",
+			  (unsigned long long)tables * 4);
+		return -EINVAL;
+	}
+	atomic_store_explicit(&s->budget.tables, tables, memory_order_relaxed);
+	atomic_store_explicit(&s->budget.used, tables, memory_order_relaxed);
+	s->cgroup_tenant = calloc(s->state.map[3].entries, sizeof(*s->cgroup_tenant));
+	if (!s->cgroup_tenant)
+		return -ENOMEM;
 	cgroup_table_init(&s->cgroups, s->state.cgroups, s->state.map[3].entries);
 	if (cgroup_init("/proc", "/proc/self/mountinfo") < 0)
 		log_notice("no memory cgroups: pages are charged to one entry for all");
@@ -173,6 +205,41 @@ static bool stop_workers(struct server *s)
 	return good;
 }
 
+static uint64_t budget_value(_Atomic uint64_t *v) { return atomic_load_explicit(v, memory_order_relaxed); }
+static uint64_t pressure_used(void *arg) { return budget_value(&((struct server *)arg)->budget.used); }
+static uint64_t pressure_max(void *arg) { return budget_value(&((struct server *)arg)->budget.memory_max); }
+static uint64_t pressure_min(void *arg) { return budget_value(&((struct server *)arg)->budget.memory_min); }
+static bool pressure_enabled(void *arg) { return ((struct server *)arg)->config->pressure; }
+
+static void pressure_limit(void *arg, uint64_t pages)
+{
+	struct server *s = arg;
+
+	if (pages && !budget_value(&s->budget.pressed))
+		atomic_fetch_add_explicit(&s->budget.pressure_episodes, 1, memory_order_relaxed);
+	budget_press(&s->budget, pages);
+	for (unsigned i = 0; i < s->n_workers; i++)
+		(void)ring_post(&s->ring, &s->workers[i].ring, &s->workers[i].wake, 0);
+}
+
+/* Not being able to is no reason not to serve. */
+static void watch_pressure(struct daemon *d)
+{
+	struct pressure_params p = {
+		.ring = &d->server.ring, .proc = "/proc", .timing = PRESSURE_TIMING_DEFAULT, .arg = &d->server, .used = pressure_used,
+		.memory_max = pressure_max, .memory_min = pressure_min, .enabled = pressure_enabled, .set_limit = pressure_limit,
+	};
+	char cgroup[PATH_MAX];
+	uint64_t id;
+
+	if (cgroup_of_pid_path(getpid(), &id, cgroup, sizeof(cgroup)) == 0) {
+		p.mount_point = cgroup_mount_point(&p.v1);
+		p.cgroup = cgroup;
+	}
+	if (pressure_start(&d->pressure, &p) < 0)
+		log_warning("memory pressure is not watched: out of memory");
+}
+
 static int run(struct daemon *d)
 {
 	struct server *s = &d->server;
@@ -184,6 +251,7 @@ static int run(struct daemon *d)
 	while (!d->stopping)
 		ring_run(&s->ring, true, 256);
 	(void)sd_notify(0, "STOPPING=1\nSTATUS=Writing everything back");
+	pressure_stop(&d->pressure);
 	server_stop(s);
 	while (ring_run(&s->ring, false, 256) > 0)
 		continue;
@@ -224,7 +292,7 @@ int main(int argc, char **argv)
 	s->caps.device = -1;
 	s->listen_fd = s->lock_fd = -1;
 	s->started = now_ns();
-	s->budget.max = d.config.memory_max / PAGE_SIZE_;
+	server_configure(s);
 
 	r = setup_process(&d);
 	if (r == 0)
@@ -239,6 +307,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	fault_init();
+	warm_init(d.config.state_dir);
 	if (s->caps.fork_events) {
 		r = keeper_start();
 		if (r < 0) {
@@ -268,6 +337,7 @@ int main(int argc, char **argv)
 	}
 	server_watch(s);
 	watch_signals(&d);
+	watch_pressure(&d);
 	status = run(&d);
 	end_conns(s);
 	offload_stop(&s->ring);
@@ -283,6 +353,8 @@ out:
 		close(s->caps.device);
 	free(s->workers);
 	free(s->users);
+	budget_free(&s->budget);
+	free(s->cgroup_tenant);
 	config_free(&d.config);
 	keeper_stop();
 	return status;

@@ -59,7 +59,7 @@ static int need_page(struct file_op *op, uint64_t page)
 
 	if (page >= file_pages(f) || page_resident(f, page))
 		return 0;
-	r = fill_start(f, page, 1, 1, op->cgroup);
+	r = fill_start(f, page, 1, 1, &op->toucher, POLICY_CALL | POLICY_WRITE);
 	if (r == -ENOBUFS)
 		return op_wait_for_room(op);
 	if (r < 0)
@@ -81,12 +81,13 @@ static int64_t count_new(struct file_op *op, uint64_t from, uint64_t to)
 	int64_t n = 0;
 
 	for (uint64_t p = from; p < to; p = align_down(p, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES) {
-		struct block *b = file_block(f, p / PGC_BLOCK_PAGES);
+		struct block *b = file_block(f, p / PGC_BLOCK_PAGES, &op->toucher);
 		uint64_t pages;
 
 		if (!b)
 			return -ENOBUFS;
 		pages = block_mask(b, p, to);
+		reclaim_restore(b, pages, POLICY_CALL | POLICY_WRITE);
 		if (b->filling & pages) {
 			op->needs_page = false;
 			waiter_add(&op->waiter, b, pages);
@@ -117,8 +118,9 @@ static void mark_written(struct file_op *op, uint64_t from, uint64_t to)
 		struct block *b = block_tree_find(&op->file->blocks, p / PGC_BLOCK_PAGES);
 		uint64_t pages = block_mask(b, p, to);
 
-		block_set_cgroup(b, op->cgroup);
-		block_set_resident(b, pages);
+		block_touched(b, pages, POLICY_CALL | POLICY_WRITE);
+		block_set_resident(b, pages, POLICY_CALL | POLICY_WRITE);
+		block_dirtied_by(b, op->toucher.client);
 		block_set_dirty(b, pages);
 		block_apply_keep(b);
 	}
@@ -130,6 +132,7 @@ static int write_chunk(struct file_op *op, uint64_t lo, uint64_t hi)
 	struct worker *w = f->worker;
 	uint64_t from = lo / PAGE_SIZE_, to = page_up(hi), full;
 	int64_t fresh, again;
+	struct domain *d;
 	ssize_t n;
 	int r, error = 0;
 
@@ -137,6 +140,14 @@ static int write_chunk(struct file_op *op, uint64_t lo, uint64_t hi)
 		return (int)op->store_op.result; /* a page at an end could not be read */
 	if (file_is_stuck(f))
 		return f->last_error;
+	if (!budget_may_dirty(w->budget, op->toucher.client)) {
+		if (!op->throttled)
+			w->stats->throttled++;
+		op->throttled = true;
+		reclaim_wake(w);
+		return op_wait_for_room(op);
+	}
+	op->throttled = false;
 	for (int tries = 0;; tries++) {
 		if (lo % PAGE_SIZE_) {
 			r = need_page(op, from);
@@ -151,7 +162,8 @@ static int write_chunk(struct file_op *op, uint64_t lo, uint64_t hi)
 		fresh = count_new(op, from, to);
 		if (fresh == -EINPROGRESS)
 			return WAIT;
-		if (fresh < 0 || !reclaim_charge(w, (uint64_t)fresh)) {
+		d = fresh < 0 ? NULL : block_tree_find(&f->blocks, from / PGC_BLOCK_PAGES)->domain; /* the range is of one block */
+		if (fresh < 0 || !reclaim_charge(w, d, (uint64_t)fresh, false)) {
 			free_empty(f, from, to);
 			return op_wait_for_room(op);
 		}
@@ -159,7 +171,7 @@ static int write_chunk(struct file_op *op, uint64_t lo, uint64_t hi)
 		again = count_new(op, from, to);
 		if (again == fresh)
 			break;
-		budget_uncharge(w, (uint64_t)fresh);
+		budget_uncharge(w, d, (uint64_t)fresh);
 		w->room_made = false;
 		if (again == -EINPROGRESS)
 			return WAIT;
@@ -197,7 +209,7 @@ static int write_chunk(struct file_op *op, uint64_t lo, uint64_t hi)
 		kept = count_new(op, from, end);
 		if (end > from)
 			mark_written(op, from, end);
-		budget_uncharge(w, (uint64_t)(fresh - MAX(kept, 0)));
+		budget_uncharge(w, d, (uint64_t)(fresh - MAX(kept, 0)));
 		free_empty(f, from, to);
 		if (full > lo)
 			file_grown(f, full);

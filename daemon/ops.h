@@ -18,7 +18,7 @@ struct file_op {
 	int mode;                  /* fallocate */
 	uint64_t off, len;         /* bytes; truncate: off is the size */
 	const char *src;           /* write: a client's memory; only handed to system calls, never loaded from */
-	struct pgc_cgroup_entry *cgroup;
+	struct toucher toucher;
 	void (*done)(struct file_op *op, int error); /* may free it */
 
 	/* ops.c */
@@ -26,6 +26,7 @@ struct file_op {
 	struct file *file;
 	uint64_t moved;            /* bytes that were written, also when it fails */
 	unsigned step;
+	bool throttled;            /* it waits for dirty pages to be written */
 	bool needs_page;           /* the waiter's page must have been read */
 	struct waiter waiter;
 	struct parked parked;

@@ -1,24 +1,230 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Room for pages. The budget is one counter for all workers; each drops clean pages of its own files, oldest block first, and asks
- * the others by message when that is not enough. Dirty pages are written out first, in the background; whoever needs room
- * meanwhile is parked in worker->no_room, which the worker's loop tries again.
- * Runs on the worker. May call file and writeback.
+ * Room for pages. The budget is one counter for all workers. When less than a reserve is free, each worker gives pages of its own files up in the
+ * background, as many as is its share of what is worth little, until twice the reserve is free; a charge that finds no room makes some itself
+ * (direct reclaim), and what still finds none is parked in worker->no_room, which the worker's loop tries again.
+ *
+ * Which pages go is the policy's choice (policy.h). A page that goes is clean, so it is write-protected in every mapping: punching it out of the
+ * memfd loses nothing, and a store that was waiting faults again as a missing one. Demoting copies its bytes into the second-chance buffer first.
+ * Dirty pages are passed over, and written out in the background. `seq` of the control page grows before any page is punched.
+ *
+ * Runs on the worker. May call file, domain, policy and writeback.
  */
 #include "daemon/reclaim.h"
 
+#include <sys/uio.h>
+
+#include "daemon/domain.h"
 #include "daemon/file.h"
 #include "daemon/writeback.h"
 
-#define RECLAIM_BATCH 256u           /* pages */
+#define BATCH         64u            /* pages that are given up together */
+#define TURN          256u           /* pages in one round of the background */
 #define NO_RECLAIM_NS 1000000ull
-#define RECLAIM_SCAN  8192u          /* blocks looked at in one go */
+#define ASK_NS        1000000ull
+#define SLOTS_TRIES   8u
+#define PROVED_WEIGHT 16u            /* so many pages weigh as much as one that is not proved */
 
 struct reclaim_ask {
 	struct ring_op op;
 	struct worker *from, *to;
+	uint64_t pages;            /* to be given up at once; 0: only what is due */
+	uint32_t tenant;           /* of this one; 0: of all */
 	bool busy;
 };
+
+#define load(x) atomic_load_explicit(&(x), memory_order_relaxed)
+
+/* --- giving pages up --- */
+
+struct item { struct block *b; unsigned bit; uint32_t slot; }; /* slot: POLICY_NO_SLOT: dropped */
+
+/* One walk of a policy. What it gives up is gathered and done in runs. */
+struct giving {
+	struct worker *w;
+	struct domain *d;
+	struct item item[BATCH];
+	unsigned n;
+	policy_key failed[BATCH];  /* neither dropped nor demoted: to be forgotten once the policy's walk is over */
+	unsigned n_failed;
+	bool dirty;                /* some could not go because they are dirty */
+};
+
+static struct block *block_of(struct worker *w, policy_key key, unsigned *ret_bit)
+{
+	struct file *f = w->file_of[key >> w->page_bits];
+	uint64_t page = key & ((1ull << w->page_bits) - 1);
+
+	*ret_bit = (unsigned)(page % PGC_BLOCK_PAGES);
+	return f ? block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES) : NULL;
+}
+
+static void note_unused(struct block *b, uint64_t pages)
+{
+	struct worker *w = b->file->worker;
+	uint64_t wasted = b->ahead & pages;
+
+	if (!wasted)
+		return;
+	b->ahead &= ~wasted;
+	w->stats->readahead_wasted += (uint64_t)__builtin_popcountll(wasted);
+	b->file->wasted += (uint64_t)__builtin_popcountll(wasted);
+}
+
+/* Bytes of the file in `n` pages from `page` on: the last page may hold its end, and what lies behind that is nobody's. */
+static size_t bytes_in(const struct file *f, uint64_t page, uint64_t n)
+{
+	return (size_t)MIN(n * PAGE_SIZE_, f->size - MIN(f->size, page * PAGE_SIZE_));
+}
+
+/* Copies the run into its slots. Whether all of it was there. */
+static bool copy_out(struct file *f, struct giving *g, unsigned from, unsigned to)
+{
+	struct iovec iov[BATCH] = { 0 };
+	uint64_t page = block_first(g->item[from].b) + g->item[from].bit;
+
+	for (unsigned i = from; i < to; i++) {
+		domain_use_slot(g->w, g->d, g->item[i].slot);
+		iov[i - from] = (struct iovec){ domain_slot(g->d, g->item[i].slot), PAGE_SIZE_ };
+	}
+	if (preadv(f->memfd, iov, (int)(to - from), (off_t)(page * PAGE_SIZE_)) >= (ssize_t)bytes_in(f, page, to - from))
+		return true;
+	for (unsigned i = from; i < to; i++)
+		domain_put_slot(g->w, g->d, g->item[i].slot);
+	return false;
+}
+
+/* Items [from, to) are neighbours in one file, all dropped or all demoted. */
+static void give_run(struct giving *g, unsigned from, unsigned to)
+{
+	struct block *first = g->item[from].b;
+	struct file *f = first->file;
+	bool demote = g->item[from].slot != POLICY_NO_SLOT;
+	uint64_t page = block_first(first) + g->item[from].bit, n = to - from;
+	bool copied = demote && copy_out(f, g, from, to);
+
+	file_bump_seq(f);
+	if (file_punch(f, page, n) < 0) {
+		/* They stay, in main memory, and unknown to the policy until the walk is over. */
+		for (unsigned i = from; i < to; i++) {
+			if (copied)
+				domain_put_slot(g->w, g->d, g->item[i].slot);
+			g->failed[g->n_failed++] = file_key(f, block_first(g->item[i].b) + g->item[i].bit);
+		}
+		return;
+	}
+	for (unsigned i = from; i < to; i++) {
+		struct block *b = g->item[i].b;
+		uint64_t bit = 1ull << g->item[i].bit;
+
+		note_unused(b, bit);
+		block_give_up(b, bit);
+		if (copied)
+			b->second |= bit;
+		else if (demote)
+			g->failed[g->n_failed++] = file_key(f, block_first(b) + g->item[i].bit);
+		if (i + 1 == to || g->item[i + 1].b != b)
+			block_maybe_free(b);
+	}
+	g->w->stats->reclaimed += n;
+	if (copied)
+		g->w->stats->demoted += n;
+}
+
+static void give_gathered(struct giving *g)
+{
+	unsigned from = 0;
+
+	while (from < g->n) {
+		const struct item *a = &g->item[from];
+		uint64_t page = block_first(a->b) + a->bit;
+		unsigned to = from + 1;
+
+		while (to < g->n && g->item[to].b->file == a->b->file &&
+		       block_first(g->item[to].b) + g->item[to].bit == page + (to - from) &&
+		       (g->item[to].slot == POLICY_NO_SLOT) == (a->slot == POLICY_NO_SLOT))
+			to++;
+		give_run(g, from, to);
+		from = to;
+	}
+	g->n = 0;
+}
+
+static bool may_go(struct giving *g, struct block *b, uint64_t bit)
+{
+	if (!(b->e->resident & bit) || (b->pinned & bit))
+		return false;
+	if ((b->e->dirty | b->e->writeback | b->e->keep) & bit) {
+		g->dirty = true;
+		return false;
+	}
+	return true;
+}
+
+static void gather(struct giving *g, struct block *b, unsigned bit, uint32_t slot)
+{
+	if (g->n == BATCH)
+		give_gathered(g);
+	g->item[g->n++] = (struct item){ b, bit, slot };
+}
+
+static bool demote_page(void *arg, policy_key key, uint32_t slot)
+{
+	struct giving *g = arg;
+	unsigned bit;
+	struct block *b = block_of(g->w, key, &bit);
+
+	if (!b || g->n_failed > 0 || !may_go(g, b, 1ull << bit))
+		return false;
+	gather(g, b, bit, slot);
+	return true;
+}
+
+static bool drop_page(void *arg, policy_key key, uint32_t slot)
+{
+	struct giving *g = arg;
+	unsigned bit;
+	struct block *b = block_of(g->w, key, &bit);
+
+	if (slot == POLICY_NO_SLOT) {
+		if (!b || g->n_failed > 0 || !may_go(g, b, 1ull << bit))
+			return false;
+		gather(g, b, bit, slot);
+		return true;
+	}
+	if (!b || !(b->second & (1ull << bit))) {
+		give_gathered(g); /* it is among those */
+		b = block_of(g->w, key, &bit);
+	}
+	if (!b || !(b->second & (1ull << bit)))
+		return true; /* its copy failed */
+	b->second &= ~(1ull << bit);
+	domain_put_slot(g->w, g->d, slot);
+	block_maybe_free(b); /* not if it is among those gathered: these are resident still */
+	return true;
+}
+
+/* Of one domain. Returns how many pages less are charged. */
+static uint64_t give_up(struct worker *w, struct domain *d, uint64_t pages, bool ahead_only, bool *ret_dirty)
+{
+	struct giving g = { .w = w, .d = d };
+	struct policy_evictor e = { demote_page, drop_page, &g };
+	uint64_t before = d->used;
+
+	domain_fit(w, d);
+	(void)policy_evict(d->policy, pages, ahead_only, &e);
+	give_gathered(&g);
+	for (unsigned i = 0; i < g.n_failed; i++) {
+		unsigned bit;
+		struct block *b = block_of(w, g.failed[i], &bit);
+
+		policy_remove(d->policy, g.failed[i]);
+		if (b && (b->e->resident & (1ull << bit)))
+			block_in_policy(b, 1ull << bit, 0);
+	}
+	*ret_dirty |= g.dirty;
+	return before > d->used ? before - d->used : 0;
+}
 
 static void write_all_back(struct worker *w)
 {
@@ -29,31 +235,32 @@ static void write_all_back(struct worker *w)
 			writeback_background(f);
 }
 
-uint64_t reclaim_pages(struct worker *w, uint64_t pages)
+/* Of all domains, each by its share of what the worker holds. */
+static uint64_t give_up_all(struct worker *w, uint64_t pages, bool ahead_only)
 {
-	uint64_t dropped = 0;
-	struct block *last = list_empty(&w->blocks_by_age) ? NULL : list_entry(w->blocks_by_age.prev, struct block, by_age);
+	uint64_t freed = 0, used = MAX(w->used, 1);
+	bool dirty = false;
+	struct domain *d;
 
-	for (unsigned i = 0; i < RECLAIM_SCAN && dropped < pages && !list_empty(&w->blocks_by_age); i++) {
-		struct block *b = list_first(&w->blocks_by_age, struct block, by_age);
-		bool end = b == last;
+	list_for_each(d, &w->domains, link) {
+		uint64_t part = (pages * d->used + used - 1) / used;
 
-		/* What stays (dirty, being filled) goes to the end, so that the next call starts behind it. */
-		list_remove(&b->by_age);
-		list_append(&w->blocks_by_age, &b->by_age);
-		dropped += block_drop_clean(b);
-		if (end)
-			break;
+		if (d->used > 0 && freed < pages)
+			freed += give_up(w, d, MIN(part, pages - freed), ahead_only, &dirty);
 	}
-	return dropped;
+	if (dirty && freed < pages)
+		write_all_back(w);
+	return freed;
 }
+
+uint64_t reclaim_pages(struct worker *w, uint64_t pages) { return give_up_all(w, pages, false); }
 
 bool reclaim_slots(struct worker *w)
 {
 	uint32_t before = w->block_slots.n_free;
 
-	for (unsigned i = 0; i < 4 && w->block_slots.n_free == before; i++)
-		if (reclaim_pages(w, RECLAIM_BATCH) == 0)
+	for (unsigned i = 0; i < SLOTS_TRIES && w->block_slots.n_free == before; i++)
+		if (reclaim_pages(w, TURN) == 0)
 			break;
 	if (w->block_slots.n_free > before)
 		return true;
@@ -61,61 +268,288 @@ bool reclaim_slots(struct worker *w)
 	return false;
 }
 
-/* On the asking worker: the other has done what it could; the loop tries the parked again. */
+/* --- in the background --- */
+
+/* How many pages are above the low mark, while the background has to work: all workers together, so that it is not left to one. */
+static uint64_t excess(struct worker *w)
+{
+	struct budget *b = w->budget;
+	uint64_t max = load(b->max), used = load(b->used), reserve = budget_reserve(max);
+
+	if (used + 2 * reserve <= max) {
+		if (load(b->reclaiming))
+			atomic_store_explicit(&b->reclaiming, false, memory_order_relaxed);
+		return 0;
+	}
+	if (used + reserve > max && !load(b->reclaiming))
+		atomic_store_explicit(&b->reclaiming, true, memory_order_relaxed);
+	return load(b->reclaiming) ? used + 2 * reserve - max : 0;
+}
+
+/* This worker's part of `pages` that all are to give up: by what it holds, so that one that holds little is not emptied for the others. */
+static uint64_t my_part(struct worker *w, uint64_t pages)
+{
+	uint64_t part = (uint64_t)((unsigned __int128)pages * w->used / MAX(load(w->budget->used), 1));
+
+	return MAX(part, MIN(BATCH, w->used / 16));
+}
+
+static bool much_dirty(struct worker *w)
+{
+	struct budget *b = w->budget;
+	uint64_t background = load(b->dirty_background);
+
+	return background && load(b->dirty) > background + load(b->kept);
+}
+
+/*
+ * What this worker should give up in proportion to: pages that are not proved, so that a scan here pays for itself; and a little for all
+ * others, so that what is used elsewhere by now finds a place.
+ */
+static uint64_t weigh(struct worker *w)
+{
+	uint64_t n = w->used / PROVED_WEIGHT;
+	struct domain *d;
+
+	list_for_each(d, &w->domains, link)
+		n += policy_counters(d->policy)->probation;
+	atomic_store_explicit(&w->weight, n, memory_order_relaxed);
+	return n;
+}
+
+/*
+ * This worker's part of `over` pages. The heaviest one takes a batch at least, and so goes on until there are none; what is less than a
+ * batch is owed.
+ */
+static uint64_t share_of(struct worker *w, uint64_t over)
+{
+	uint64_t mine = weigh(w), all = 0, share;
+	bool heaviest = true;
+
+	for (unsigned i = 0; i < w->n_workers; i++) {
+		uint64_t n = load(w->all[i].weight);
+
+		all += n;
+		if (n > mine || (n == mine && i < w->id))
+			heaviest = false;
+	}
+	share = (uint64_t)((unsigned __int128)over * mine / MAX(all, 1)) + w->owed;
+	w->owed = 0;
+	if (share < BATCH && !heaviest) {
+		w->owed = share;
+		return 0;
+	}
+	return MIN(MAX(share, BATCH), TURN);
+}
+
+static void balance(struct task *t)
+{
+	struct worker *w = container_of(t, struct worker, balance);
+	uint64_t over = excess(w), mine;
+
+	if (much_dirty(w))
+		write_all_back(w);
+	mine = over ? MIN(share_of(w, over), w->used) : 0;
+	if (mine > 0 && give_up_all(w, mine, false) > 0)
+		worker_queue(w, &w->balance); /* the others' turn in between */
+}
+
+/* On the asking worker. */
 static void ask_answered(struct ring_op *op, int res, uint32_t cflags)
 {
-	struct reclaim_ask *ask = container_of(op, struct reclaim_ask, op);
+	container_of(op, struct reclaim_ask, op)->busy = false;
+}
 
-	ask->busy = false;
+static bool has_tenant(const struct domain *d, uint32_t tenant) { return d->tenant[0] == tenant || d->tenant[1] == tenant; }
+
+static uint64_t give_up_tenant(struct worker *w, uint32_t tenant, uint64_t pages, bool ahead_only)
+{
+	struct tenant *t = &w->budget->tenant[tenant];
+	uint64_t freed = 0;
+	bool dirty = false;
+	struct domain *d;
+
+	list_for_each(d, &w->domains, link)
+		if (has_tenant(d, tenant) && freed < pages)
+			freed += give_up(w, d, pages - freed, ahead_only, &dirty);
+	atomic_fetch_add_explicit(&t->reclaimed, freed, memory_order_relaxed);
+	if (dirty && freed < pages)
+		write_all_back(w);
+	return freed;
 }
 
 /* On the asked worker. */
 static void ask_arrived(struct ring_op *op, int res, uint32_t cflags)
 {
 	struct reclaim_ask *ask = container_of(op, struct reclaim_ask, op);
+	struct worker *w = ask->to;
 
-	if (reclaim_pages(ask->to, (uint64_t)res) < (uint64_t)res)
-		write_all_back(ask->to);
+	worker_queue(w, &w->balance);
+	if (ask->tenant)
+		(void)give_up_tenant(w, ask->tenant, ask->pages, false);
+	else if (ask->pages && reclaim_pages(w, MIN(ask->pages, MAX(w->used / 16, 1))) == 0)
+		write_all_back(w);
 	op->done = ask_answered;
-	ring_post(&ask->to->ring, &ask->from->ring, op, 0);
+	ring_post(&w->ring, &ask->from->ring, op, 0);
+}
+
+static void ask_others(struct worker *w, uint32_t tenant, uint64_t pages)
+{
+	w->asked_at = now_ns();
+	for (unsigned i = 0; i < w->n_workers; i++) {
+		struct reclaim_ask *ask = &w->asks[i];
+
+		/* The other's count is read as anyone reads it: a moment old does no harm. */
+		if (i == w->id || ask->busy || __atomic_load_n(&w->all[i].stats->resident, __ATOMIC_RELAXED) == 0)
+			continue;
+		ask->busy = true;
+		ask->tenant = tenant;
+		ask->pages = MIN(pages, TURN);
+		ask->op.done = ask_arrived;
+		if (ring_post(&w->ring, &w->all[i].ring, &ask->op, 0) < 0)
+			ask->busy = false;
+	}
+}
+
+void reclaim_wake(struct worker *w)
+{
+	worker_queue(w, &w->balance);
+	if (now_ns() - w->asked_at > ASK_NS)
+		ask_others(w, 0, 0);
+}
+
+static void woken(struct ring_op *op, int res, uint32_t cflags)
+{
+	struct worker *w = container_of(op, struct worker, wake);
+
+	worker_queue(w, &w->balance);
+	writeback_arm_timer(w);
+}
+
+/* --- charges --- */
+
+static bool try_charge(struct worker *w, struct domain *d, uint64_t pages, uint64_t keep_free)
+{
+	struct budget *b = w->budget;
+	uint64_t max = load(b->max);
+
+	/* The limit is checked by the add itself. */
+	if (atomic_fetch_add_explicit(&b->used, pages, memory_order_relaxed) + pages + keep_free > max) {
+		atomic_fetch_sub_explicit(&b->used, pages, memory_order_relaxed);
+		return false;
+	}
+	budget_account(w, d, pages);
+	return true;
+}
+
+/* A tenant at its limit gives up pages of its own: here, and, where that is not enough, on the other workers. */
+static bool tenant_room(struct worker *w, uint32_t tenant, uint64_t pages, bool ahead)
+{
+	struct tenant *t = &w->budget->tenant[tenant];
+	uint64_t limit = load(t->limit), used = load(t->used), want;
+
+	if (!tenant || !limit || used + pages <= limit)
+		return true;
+	if (now_ns() < w->no_reclaim_until)
+		return false;
+	want = MAX(used + pages - limit, MIN(BATCH, limit / 8));
+	(void)give_up_tenant(w, tenant, want, ahead);
+	if (load(t->used) + pages <= limit)
+		return true;
+	if (!ahead) {
+		w->no_reclaim_until = now_ns() + NO_RECLAIM_NS;
+		ask_others(w, tenant, want);
+	}
+	return false;
+}
+
+bool reclaim_charge(struct worker *w, struct domain *d, uint64_t pages, bool ahead)
+{
+	uint64_t reserve = ahead ? budget_reserve(load(w->budget->max)) : 0, now;
+
+	if (!tenant_room(w, d->tenant[0], pages, ahead) || !tenant_room(w, d->tenant[1], pages, ahead))
+		return false;
+	if (try_charge(w, d, pages, reserve)) {
+		if (excess(w) > 0)
+			reclaim_wake(w);
+		return true;
+	}
+	/* Nothing could be given up a moment ago: looking through all for each who asks would be all that is done. */
+	now = now_ns();
+	if (now < w->no_reclaim_until)
+		return false;
+	w->stats->direct_reclaims += !ahead;
+	if (give_up_all(w, MAX(pages, my_part(w, BATCH)), ahead) > 0 && try_charge(w, d, pages, reserve))
+		return true;
+	if (ahead)
+		return false;
+	w->no_reclaim_until = now + NO_RECLAIM_NS;
+	write_all_back(w);
+	worker_queue(w, &w->balance);
+	ask_others(w, 0, MAX(pages, BATCH));
+	return false;
+}
+
+/* --- the second-chance buffer --- */
+
+void reclaim_restore(struct block *b, uint64_t pages, unsigned flags)
+{
+	struct file *f = b->file;
+	struct worker *w = f->worker;
+	struct domain *d = b->domain;
+
+	for (pages &= b->second; pages;) {
+		unsigned from = (unsigned)__builtin_ctzll(pages), n = 0;
+		struct iovec iov[PGC_BLOCK_PAGES];
+		uint64_t run, first = block_first(b) + from;
+		size_t bytes;
+		ssize_t moved;
+
+		while (from + n < PGC_BLOCK_PAGES && (pages & (1ull << (from + n)))) {
+			iov[n] = (struct iovec){ domain_slot(d, policy_slot(d->policy, file_key(f, first + n))), PAGE_SIZE_ };
+			n++;
+		}
+		run = bits_range(from, n);
+		pages &= ~run;
+		bytes = bytes_in(f, first, n);
+		iov[n - 1].iov_len -= n * PAGE_SIZE_ - bytes; /* the memfd is no longer than the file */
+		moved = pwritev(f->memfd, iov, (int)n, (off_t)(first * PAGE_SIZE_));
+		if (moved < (ssize_t)bytes) { /* no memory, or a client cut the memfd: they are read again */
+			block_forget_second(b, run);
+			file_heal(f);
+			(void)file_punch(f, first, n);
+			continue;
+		}
+		for (unsigned i = 0; i < n; i++) {
+			policy_key key = file_key(f, first + i);
+			uint32_t slot = policy_slot(d->policy, key);
+
+			policy_soft_fault(d->policy, key, flags);
+			domain_put_slot(w, d, slot);
+		}
+		b->second &= ~run;
+		budget_charge(w, d, n);
+		block_came_back(b, run);
+		w->stats->soft_faults += n;
+	}
 }
 
 int reclaim_init(struct worker *w)
 {
+	list_init(&w->balance.link);
+	w->balance.run = balance;
+	w->wake.done = woken;
 	w->asks = calloc(w->n_workers, sizeof(*w->asks));
 	if (!w->asks)
 		return -ENOMEM;
 	for (unsigned i = 0; i < w->n_workers; i++)
 		w->asks[i] = (struct reclaim_ask){ .from = w, .to = &w->all[i] };
-	return 0;
+	return domain_init(w);
 }
 
 void reclaim_free(struct worker *w)
 {
 	free(w->asks);
 	w->asks = NULL;
-}
-
-bool reclaim_charge(struct worker *w, uint64_t pages)
-{
-	uint64_t now;
-
-	if (budget_try_charge(w, pages))
-		return true;
-	/* Nothing could be dropped a moment ago: looking through all blocks for each who asks would be all that is done. */
-	now = now_ns();
-	if (now < w->no_reclaim_until)
-		return false;
-	if (reclaim_pages(w, MAX(pages, RECLAIM_BATCH)) > 0 && budget_try_charge(w, pages))
-		return true;
-	w->no_reclaim_until = now + NO_RECLAIM_NS;
-	write_all_back(w);
-	for (unsigned i = 0; i < w->n_workers; i++)
-		if (i != w->id && !w->asks[i].busy) {
-			w->asks[i].busy = true;
-			w->asks[i].op.done = ask_arrived;
-			if (ring_post(&w->ring, &w->all[i].ring, &w->asks[i].op, (int)MAX(pages, RECLAIM_BATCH)) < 0)
-				w->asks[i].busy = false;
-		}
-	return false;
+	domain_free_all(w);
 }

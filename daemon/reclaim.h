@@ -1,15 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Room for pages: charging the budget, and dropping clean pages, oldest block first, when it is used up. */
+/*
+ * Room for pages: charging the budget, giving pages up as the policy says, and the second-chance buffer. Runs on the worker.
+ */
 #pragma once
 
 #include "daemon/worker.h"
 
-/* Charges `pages`, making room if it must. false: there is none now; write-outs that will make some have been started: park in w->no_room. */
-bool reclaim_charge(struct worker *w, uint64_t pages);
+struct file;
+
+/*
+ * Charges `pages` to a domain, making room if it must. false: there is none now, and what will make some has been started: park in
+ * w->no_room. `ahead`: for pages that nobody has asked for yet, which make room only at the expense of what is worth less.
+ */
+bool reclaim_charge(struct worker *w, struct domain *d, uint64_t pages, bool ahead);
 /* -ENOMEM. After all workers' rings exist. */
 int reclaim_init(struct worker *w);
 void reclaim_free(struct worker *w);
 /* Frees at least one block slot of this worker. */
 bool reclaim_slots(struct worker *w);
-/* Drops about `pages` clean pages of this worker. Returns how many. */
+/* Gives up about `pages` clean pages of this worker. Returns how many. */
 uint64_t reclaim_pages(struct worker *w, uint64_t pages);
+/* The budget or its limits may have changed, or much has become dirty: starts what is due in the background, here and on the other workers. */
+void reclaim_wake(struct worker *w);
+/* Brings pages of a block back from the second-chance buffer: resident, or, where that fails, forgotten. `flags`: POLICY_*. */
+void reclaim_restore(struct block *b, uint64_t pages, unsigned flags);

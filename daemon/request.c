@@ -30,6 +30,7 @@ struct request {
 	struct parked parked;
 	int error;                 /* of a waiter */
 	uint64_t done;             /* READ, POPULATE: bytes */
+	bool begun, stream;        /* READ: readahead knows of it; it is part of a stream */
 	struct sync_dirty sync;
 	struct store_sync store_sync;
 	struct store_op store_op;
@@ -104,7 +105,7 @@ void request_abandon_all(struct handle *h)
 
 		list_remove(&r->link);
 		r->handle = NULL;
-		r->file_op.cgroup = NULL; /* its slot may be another's soon */
+		r->file_op.toucher.cgroup = NULL; /* its slot may be another's soon */
 		h->n_requests--;
 		if (idle)
 			request_free(r);
@@ -113,8 +114,8 @@ void request_abandon_all(struct handle *h)
 
 /* --- READ --- */
 
-/* Waits until the page is here. 0: it is resident; 1: it waits; or an error. */
-static int want_page(struct request *r, uint64_t page, uint64_t n, uint64_t read_to)
+/* Waits until the page is here. `n`: pages that are wanted from it on. 0: it is resident; 1: it waits; or an error. */
+static int want_page(struct request *r, uint64_t page, uint64_t n, unsigned flags)
 {
 	struct file *f = r->file;
 	uint64_t bit = 1ull << (page % PGC_BLOCK_PAGES);
@@ -124,9 +125,9 @@ static int want_page(struct request *r, uint64_t page, uint64_t n, uint64_t read
 	if (file_park(f, page, 1, &r->parked))
 		return 1;
 	b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
-	if (b && (b->e->resident & bit) && read_to <= page + n)
+	if (b && (b->e->resident & bit))
 		return 0;
-	e = fill_start(f, page, read_to - page, 1, r->handle->space->cgroup);
+	e = fill_start(f, page, n, n, &r->handle->space->toucher, flags);
 	b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
 	if (b && (b->e->resident & bit))
 		return 0;
@@ -148,24 +149,62 @@ static bool is_resident(struct file *f, uint64_t page)
 	return b && (b->e->resident & (1ull << (page % PGC_BLOCK_PAGES)));
 }
 
+/* What is here already is asked for once more. */
+static void touch_range(struct file *f, uint64_t from, uint64_t to)
+{
+	for (uint64_t p = from; p < to; p = align_down(p, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES) {
+		struct block *b = block_tree_find(&f->blocks, p / PGC_BLOCK_PAGES);
+
+		if (b)
+			block_touched(b, block_mask(b, p, to), POLICY_CALL);
+	}
+}
+
+/* The first look at a READ: starts its own reads and those that its stream asks for. Whether it is part of a stream. */
+static bool begin_read(struct request *r, uint64_t page, uint64_t n)
+{
+	struct file *f = r->file;
+	struct block *b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
+	uint64_t bit = 1ull << (page % PGC_BLOCK_PAGES), first;
+	struct readahead_in in = {
+		.page = page, .n = n, .missing = !b || !((b->e->resident | b->filling) & bit), .max = f->readahead_max / PAGE_SIZE_,
+		.file_pages = file_pages(f),
+	};
+	const struct toucher *who = &r->handle->space->toucher;
+	struct readahead_plan plan;
+	unsigned flags;
+
+	readahead_wasted(&r->handle->readahead, file_take_wasted(f));
+	readahead_access(&r->handle->readahead, &in, &plan);
+	flags = POLICY_CALL | (plan.stream ? POLICY_STREAM : 0);
+	if (r->handle->space->noreuse)
+		flags |= POLICY_STREAM;
+	else
+		touch_range(f, page, page + n);
+	first = plan.first;
+	if (plan.count == 1 && first == page + n) { /* one read for both */
+		(void)fill_start(f, page, n + plan.n, n, who, flags);
+	} else {
+		(void)fill_start(f, page, n, n, who, flags);
+		for (uint64_t k = 0; k < plan.count; k++, first += (uint64_t)plan.stride)
+			(void)fill_start(f, first, plan.n, 0, who, flags | POLICY_AHEAD);
+	}
+	return plan.stream;
+}
+
 static void advance_read(struct request *r)
 {
 	struct file *f = r->file;
-	uint64_t off = r->msg.read.off, end = MIN(off + r->msg.read.len, f->size), page, pages, read_to, run;
-	bool first = r->done == 0;
+	uint64_t off = r->msg.read.off, end = MIN(off + r->msg.read.len, f->size), page;
 	int e = 0;
 
+	if (!r->begun && off < end && !(f->barrier.active && f->barrier.from < page_up(end) && f->barrier.to > off / PAGE_SIZE_)) {
+		r->begun = true;
+		r->stream = begin_read(r, off / PAGE_SIZE_, page_up(end) - off / PAGE_SIZE_);
+	}
 	while (off + r->done < end && r->error == 0) {
 		page = (off + r->done) / PAGE_SIZE_;
-		pages = page_up(end) - page;
-		read_to = page + pages;
-		if (first) {
-			first = false;
-			read_to = readahead_access(&r->handle->space->readahead, page, pages, !is_resident(f, page),
-						   f->worker->config->readahead_max / PAGE_SIZE_, &run);
-			read_to = MAX(read_to, page + pages);
-		}
-		e = want_page(r, page, pages, read_to);
+		e = want_page(r, page, page_up(end) - page, POLICY_CALL | (r->stream ? POLICY_STREAM : 0));
 		if (e == 1)
 			return;
 		if (e < 0)
@@ -229,7 +268,7 @@ static void advance_populate(struct request *r)
 		}
 		page = (off + (p->addr + r->done - seg.start)) / PAGE_SIZE_;
 		step = MIN(p->len - r->done, seg.end - (p->addr + r->done)) / PAGE_SIZE_;
-		e = want_page(r, page, step, page + MIN(step, 2048));
+		e = want_page(r, page, MIN(step, 512), 0);
 		if (e == 1)
 			return;
 		if (e < 0) {
@@ -368,7 +407,7 @@ static int begin_write(struct request *r, int fd)
 
 	r->file_op = (struct file_op){
 		.kind = FILE_OP_WRITE, .append = m->flags & PGC_WRITE_APPEND, .off = m->off, .len = m->len,
-		.cgroup = h->space->cgroup, .done = file_op_done,
+		.toucher = h->space->toucher, .done = file_op_done,
 	};
 	if (m->flags & PGC_WRITE_DATAFD) {
 		uint64_t pos = align_down(m->pos, PAGE_SIZE_);
@@ -411,19 +450,30 @@ static void willneed(struct request *r, uint64_t off, uint64_t len)
 	uint64_t first = off / PAGE_SIZE_, last = page_up(MIN(off + len, r->file->size));
 
 	if (first < last)
-		(void)fill_start(r->file, first, MIN(last - first, WILLNEED_MAX / PAGE_SIZE_), 0, r->handle->space->cgroup);
+		(void)fill_start(r->file, first, MIN(last - first, WILLNEED_MAX / PAGE_SIZE_), 0, &r->handle->space->toucher, POLICY_AHEAD);
+}
+
+/* Is not likely to be used soon: what room is made of next. Dirty pages are written first. */
+static void make_cold(struct file *f, uint64_t from, uint64_t to)
+{
+	for (struct block *b = block_tree_next(&f->blocks, from / PGC_BLOCK_PAGES, false); b && block_first(b) < to;
+	     b = block_tree_next(&f->blocks, b->e->index + 1, false))
+		block_deactivate(b, block_mask(b, from, to));
 }
 
 static int do_fadvise(struct request *r)
 {
 	const struct pgc_fadvise *m = &r->msg.fadvise;
 	uint64_t len = m->len ? m->len : (uint64_t)INT64_MAX - m->off;
+	struct space *s = r->handle->space;
 
 	switch (m->advice) {
 	case POSIX_FADV_NORMAL:
+		s->noreuse = false;
+		/* fallthrough */
 	case POSIX_FADV_RANDOM:
 	case POSIX_FADV_SEQUENTIAL:
-		r->handle->space->readahead.advice = m->advice;
+		r->handle->readahead.advice = s->advice = m->advice;
 		return 0;
 	case POSIX_FADV_WILLNEED:
 		willneed(r, m->off, len);
@@ -434,15 +484,59 @@ static int do_fadvise(struct request *r)
 		(void)file_drop_clean(r->file, page_up(m->off), m->len ? (m->off + m->len) / PAGE_SIZE_ : ~0ull, true);
 		return 0;
 	case POSIX_FADV_NOREUSE:
+		s->noreuse = true; /* of all of the file: as in Linux, the range is not looked at */
 		return 0;
 	default:
 		return -EINVAL;
 	}
 }
 
+struct pageout { struct sync_dirty sync; uint64_t from, to; };
+
+static void pageout_written(struct sync_dirty *s, int error)
+{
+	struct pageout *p = container_of(s, struct pageout, sync);
+	struct file *f = s->file;
+
+	f->n_async--;
+	(void)file_drop_clean(f, p->from, p->to, false);
+	free(p);
+}
+
+/* Pages [from, to) go: what is clean at once, the rest as soon as it is written. */
+static void page_out(struct file *f, uint64_t from, uint64_t to)
+{
+	struct pageout *p;
+
+	(void)file_drop_clean(f, from, to, false);
+	if (f->e->dirty == 0 && f->e->writeback == 0)
+		return;
+	p = f->n_async < ASYNC_MAX ? calloc(1, sizeof(*p)) : NULL;
+	if (!p) {
+		writeback_background(f); /* cold, they go soon after it */
+		return;
+	}
+	f->n_async++;
+	p->from = from;
+	p->to = to;
+	sync_dirty_range(&p->sync, f, from, MIN(to, file_pages(f)), pageout_written);
+}
+
+struct advised { struct request *r; int advice; };
+
 static int madvise_segment(void *arg, struct range seg, uint64_t off, uint64_t attr)
 {
-	willneed(arg, off, seg.end - seg.start);
+	const struct advised *a = arg;
+	struct file *f = a->r->file;
+	uint64_t from = off / PAGE_SIZE_, to = page_up(off + (seg.end - seg.start));
+
+	if (a->advice == MADV_WILLNEED) {
+		willneed(a->r, off, seg.end - seg.start);
+		return 0;
+	}
+	make_cold(f, from, to);
+	if (a->advice == MADV_PAGEOUT)
+		page_out(f, from, to);
 	return 0;
 }
 
@@ -450,19 +544,20 @@ static int do_madvise(struct request *r)
 {
 	const struct pgc_madvise *m = &r->msg.madvise;
 	struct space *s = r->handle->space;
+	struct advised a = { r, m->advice };
 
 	switch (m->advice) {
 	case MADV_NORMAL:
-		s->readahead.advice = POSIX_FADV_NORMAL;
-		return 0;
+		return space_advise(s, m->addr, m->len, POSIX_FADV_NORMAL);
 	case MADV_RANDOM:
-		s->readahead.advice = POSIX_FADV_RANDOM;
-		return 0;
+		return space_advise(s, m->addr, m->len, POSIX_FADV_RANDOM);
 	case MADV_SEQUENTIAL:
-		s->readahead.advice = POSIX_FADV_SEQUENTIAL;
-		return 0;
+		return space_advise(s, m->addr, m->len, POSIX_FADV_SEQUENTIAL);
 	case MADV_WILLNEED:
-		return file_range_set_walk(&s->maps, (struct range){ m->addr, m->addr + m->len }, madvise_segment, r);
+	case MADV_COLD:
+	case MADV_PAGEOUT:
+		fault_drain_events(s);
+		return file_range_set_walk(&s->maps, (struct range){ m->addr, m->addr + m->len }, madvise_segment, &a);
 	default:
 		return -EINVAL;
 	}
@@ -478,7 +573,7 @@ static int add_kept(void *arg, struct range r, bool keep)
 static int do_keep(struct request *r)
 {
 	struct worker *w = r->file->worker;
-	uint64_t limit = w->budget->max / 8 / w->n_workers * PAGE_SIZE_, had = 0;
+	uint64_t limit = atomic_load_explicit(&w->budget->memory_max, memory_order_relaxed) / 8 / w->n_workers * PAGE_SIZE_, had = 0;
 	const struct pgc_keep *m = &r->msg.keep;
 	struct file *f = r->file;
 	struct range range = { align_down(m->off, PAGE_SIZE_), align_up(m->off + m->len, PAGE_SIZE_) };

@@ -8,6 +8,7 @@
 
 #include <assert.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -90,6 +91,23 @@ static void post_count(struct worker *w, uid_t uid, uint32_t cgroup_slot, int de
 		free(m);
 }
 
+static void show_limit(struct server *s, uint32_t slot, uint32_t tenant)
+{
+	s->cgroup_tenant[slot] = tenant;
+	if (slot)
+		s->state.cgroups[slot].limit = atomic_load_explicit(&s->budget.tenant[tenant].limit, memory_order_relaxed);
+}
+
+void server_configure(struct server *s)
+{
+	__atomic_store_n(&log_max_level, s->config->log_level, __ATOMIC_RELAXED);
+	budget_configure(&s->budget, s->config);
+	for (uint32_t i = 0; s->cgroup_tenant && i < s->cgroups.n; i++)
+		show_limit(s, i, s->cgroup_tenant[i]);
+	for (unsigned i = 0; i < s->n_workers; i++)
+		(void)ring_post(&s->ring, &s->workers[i].ring, &s->workers[i].wake, 0);
+}
+
 unsigned server_handles(const struct server *s) { return s->n_clients; }
 
 bool conn_privileged(const struct conn *c) { return unlimited(c->uid); }
@@ -105,6 +123,7 @@ static void conn_free(struct conn *c)
 		u->conns--;
 	if (c->control)
 		control_abandon(c);
+	free(c->rows);
 	if (c->job)
 		open_job_free(&s->ring, c->job);
 	if (c->sock >= 0)
@@ -153,7 +172,7 @@ static const char *hello(struct conn *c, const struct pgc_msg *msg, unsigned n_f
 	conn_reply_init(&reply, msg, 0);
 	reply.hello_reply = (struct pgc_hello_reply){
 		.magic = PGC_WIRE_MAGIC, .version = PGC_WIRE_VERSION, .features = c->features,
-		.memory_max = s->config->memory_max,
+		.memory_max = atomic_load_explicit(&s->budget.memory_max, memory_order_relaxed) * PAGE_SIZE_,
 	};
 	snprintf(reply.hello_reply.daemon_version, sizeof(reply.hello_reply.daemon_version), "%s", PGC_VERSION);
 	if (conn_send(c->sock, &reply, fds, give ? 1 : 0) < 0)
@@ -168,16 +187,21 @@ static void hand_over(struct conn *c)
 {
 	struct server *s = c->server;
 	struct open_job *job = TAKE_PTR(c->job);
+	char path[PATH_MAX] = "";
 	uint64_t cgroup = 0;
 
 	job->pid = c->pid;
 	job->uid = c->uid;
 	job->sock = take_fd(&c->sock);
 	job->kernel_faults = c->features & PGC_FEATURE_KERNEL_FAULTS;
-	if (cgroup_of_pid(c->pid, &cgroup) < 0)
+	if (cgroup_of_pid_path(c->pid, &cgroup, path, sizeof(path)) < 0) {
 		cgroup = 0;
+		path[0] = 0;
+	}
+	budget_tenants_of(&s->budget, c->uid, path, &job->tenant[0], &job->tenant[1]);
 	job->cgroup_slot = cgroup_table_take(&s->cgroups, cgroup);
 	job->cgroup = &s->state.cgroups[job->cgroup_slot];
+	show_limit(s, job->cgroup_slot, job->tenant[1]);
 	{
 		struct user_count *u = user_of(s, c->uid);
 
@@ -281,6 +305,17 @@ static void stat_done(struct ring_op *op, int res, uint32_t cflags)
 	hand_over(c);
 }
 
+/* What holds for a file by its whole path or its URI, of which the job keeps only the end. */
+static void settings_of(const struct server *s, struct open_job *job, const char *name, const char *store)
+{
+	struct file_settings settings;
+
+	config_file_settings(s->config, name, store, &settings);
+	job->retain = settings.retain;
+	job->warm_start = settings.warm_start;
+	job->readahead_max = settings.readahead_max;
+}
+
 static int open_uri(struct conn *c)
 {
 	struct open_job *job = c->job;
@@ -290,6 +325,7 @@ static int open_uri(struct conn *c)
 		return -EPROTONOSUPPORT;
 	if (snprintf(job->name, sizeof(job->name), "%s", uri) >= (int)sizeof(job->name))
 		return -ENAMETOOLONG;
+	settings_of(c->server, job, uri, "mem");
 	return mem_store_identity(uri, &job->dev, &job->ino);
 }
 
@@ -299,6 +335,8 @@ static int begin_open(struct conn *c, unsigned n_fds, const char **ret_wrong)
 	const struct pgc_open *o = &c->job->msg.open;
 	struct open_job *job = c->job;
 	bool uri = o->uri[0];
+	char path[4096];
+	size_t n;
 	int r;
 
 	if (!conn_body_is_clean(&job->msg, sizeof(*o)) || o->has_direct > 1 || (o->flags & ~O_ACCMODE) || o->flags == O_ACCMODE ||
@@ -323,7 +361,11 @@ static int begin_open(struct conn *c, unsigned n_fds, const char **ret_wrong)
 		r = may(job->direct, o->flags);
 	if (r < 0)
 		return r;
-	proc_fd_name(job->buffered, job->name, sizeof(job->name));
+	proc_fd_name(job->buffered, path, sizeof(path));
+	settings_of(c->server, job, path, "file");
+	n = strlen(path);
+	/* The end says more than the beginning. */
+	memcpy(job->name, path + n - MIN(n, sizeof(job->name) - 1), MIN(n, sizeof(job->name) - 1));
 	c->second = false;
 	start_stat(c, job->buffered);
 	return 0;

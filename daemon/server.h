@@ -16,11 +16,12 @@ struct user_count { uid_t uid; unsigned handles, conns; };
 
 struct server {
 	struct ring ring;
-	const struct config *config;
+	struct config *config;
 	struct uffd_caps caps;
 	struct state state;
 	struct budget budget;
 	struct cgroup_table cgroups;
+	uint32_t *cgroup_tenant;   /* by slot of it: whose limit it shows */
 	struct worker *workers;
 	unsigned n_workers;
 	int listen_fd, lock_fd;
@@ -51,6 +52,8 @@ struct conn {
 	struct pgc_msg request;
 	uint32_t cursor;
 	struct control_job *control;
+	struct pgc_ctl_pin_reply *rows; /* of a PINS listing */
+	uint32_t n_rows;
 };
 
 /* Takes over `listen_fd` (listening, from the service manager) or makes the socket when it is -1. -EADDRINUSE: another daemon is there. */
@@ -59,6 +62,8 @@ void server_watch(struct server *s);
 /* No new connections, and those that are no handle end. */
 void server_stop(struct server *s);
 void server_unlisten(struct server *s);
+/* The configuration has changed: what holds while the daemon runs is taken over from it. */
+void server_configure(struct server *s);
 
 /* For control.c. */
 void conn_watch(struct conn *c, bool for_writing);

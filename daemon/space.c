@@ -10,8 +10,10 @@
 #include "daemon/space.h"
 
 #include <assert.h>
+#include <fcntl.h>
 
 #include "daemon/log.h"
+#include "daemon/retain.h"
 #include "daemon/writeback.h"
 
 #define ADDRESS_MAX (1ull << 56)     /* x86-64 with five levels has less; arm64 too */
@@ -32,6 +34,7 @@ int space_new(struct space **ret, struct file *f, int uffd)
 	list_init(&s->pending);
 	list_init(&s->poisoned);
 	file_range_set_init(&s->maps);
+	readahead_set_init(&s->readahead);
 	list_append(&f->spaces, &s->by_file);
 	list_append(&f->worker->spaces, &s->by_worker);
 	s->pins = 1; /* until space_close() */
@@ -68,7 +71,7 @@ static void block_refs(struct file *f, struct range r)
 
 static int ref_range(struct space *s, struct range r)
 {
-	int e = frame_refs_inc(&s->file->refs, r, s->cgroup ? s->cgroup->id : 0);
+	int e = frame_refs_inc(&s->file->refs, r, s->toucher.cgroup ? s->toucher.cgroup->id : 0);
 
 	if (e < 0)
 		return e;
@@ -83,6 +86,7 @@ static void unref_range(struct space *s, struct range r)
 		log_at(LOG_LEVEL_ERROR, s->file->e->name, s->pid, "references of %llu-%llu could not be given back",
 		       (unsigned long long)r.start, (unsigned long long)r.end);
 	block_refs(s->file, r);
+	retain_unmapped(s->file, r);
 	file_refs_changed(s->file);
 }
 
@@ -262,7 +266,7 @@ int space_copy(struct space *child, struct space *parent)
 {
 	child->writable = parent->writable;
 	child->kernel_faults = parent->kernel_faults;
-	child->cgroup = parent->cgroup;
+	child->toucher = parent->toucher;
 	child->unprotected_lo = parent->unprotected_lo;
 	child->unprotected_hi = parent->unprotected_hi;
 	return file_range_set_walk(&parent->maps, (struct range){ 0, ADDRESS_MAX }, copy_segment, child);
@@ -292,6 +296,48 @@ int space_find(struct space *s, uint64_t addr, struct range *ret_seg, uint64_t *
 	if (!file_range_set_find(&s->maps, addr, ret_seg, ret_off, &attr))
 		return -ENOENT;
 	*ret_shared = attr & SEG_SHARED;
+	return 0;
+}
+
+int space_advice(struct space *s, uint64_t addr)
+{
+	struct range seg;
+	uint64_t off, attr;
+
+	return file_range_set_find(&s->maps, addr, &seg, &off, &attr) ? SEG_ADVICE_OF(attr) : POSIX_FADV_NORMAL;
+}
+
+int space_advise(struct space *s, uint64_t addr, uint64_t len, int advice)
+{
+	uint64_t end = addr + len;
+
+	while (addr < end) {
+		struct range_seg *next = range_map_lower(&s->maps.map, addr);
+		struct range part;
+		uint64_t off, attr;
+		size_t before = s->maps.map.n;
+		int e;
+
+		if (!next || next->r.start >= end)
+			return 0;
+		part = (struct range){ MAX(next->r.start, addr), MIN(next->r.end, end) };
+		off = next->v.a + (part.start - next->r.start);
+		attr = (next->v.b & SEG_SHARED) | SEG_ADVICE(advice);
+		addr = part.end;
+		if (attr == next->v.b)
+			continue;
+		if (before + 2 > SPACE_SEGMENTS_MAX)
+			return -EMFILE;
+		/* One segment becomes three at most: the room for that first, so that nothing is lost. */
+		e = range_map_reserve(&s->maps.map, 3);
+		if (e == 0)
+			e = file_range_set_remove(&s->maps, part);
+		if (e == 0)
+			e = file_range_set_insert(&s->maps, part, off, attr);
+		if (e < 0)
+			return e;
+		count_segments(s, before);
+	}
 	return 0;
 }
 

@@ -13,6 +13,7 @@
 #include "daemon/file.h"
 #include "daemon/fill.h"
 #include "daemon/file_range_set.h"
+#include "daemon/readahead.h"
 
 #define SPACE_SEGMENTS_MAX 16384u    /* a write-out walks them all */
 #define SPACE_FAULTS_MAX   1024u     /* outstanding in one space: more stay unread */
@@ -21,6 +22,8 @@
 
 /* Attribute of a segment. */
 #define SEG_SHARED 1ull              /* write-tracked; else private or read-only */
+#define SEG_ADVICE(advice) ((uint64_t)(advice) << 1) /* POSIX_FADV_NORMAL, RANDOM or SEQUENTIAL */
+#define SEG_ADVICE_OF(attr) ((int)((attr) >> 1 & 3))
 
 /* A range whose UNMAP event is still to come although something else is mapped there already. */
 struct space_expect {
@@ -45,7 +48,7 @@ struct space {
 	bool has_handle;           /* false: a forked child */
 	bool closed, gone;         /* gone: the process is */
 	pid_t pid;
-	struct pgc_cgroup_entry *cgroup;
+	struct toucher toucher;    /* who is charged for what is touched through it */
 	struct file_range_set maps; /* addresses -> file offset */
 
 	/* Pages (of the file) that may be mapped writable here: a superset. Empty: lo == hi. */
@@ -67,6 +70,8 @@ struct space {
 	struct list pending;       /* struct fault, to be tried */
 	unsigned n_faults;
 	struct readahead_set readahead;
+	int advice;                /* POSIX_FADV_*, of the handle, where a mapping has none of its own */
+	bool noreuse;              /* what it reads is not worth keeping */
 	uint64_t next_write, write_window; /* pages: stores that run in sequence */
 	struct list poisoned;
 	bool logged_unknown;
@@ -95,6 +100,10 @@ int space_copy(struct space *child, struct space *parent);
 
 /* What is mapped at `addr`: 0, or -ENOENT: nothing that we were told of. An mremap that makes a mapping longer is told by no event. */
 int space_find(struct space *s, uint64_t addr, struct range *ret_seg, uint64_t *ret_off, bool *ret_shared);
+/* How what is mapped in [addr, addr + len) will be touched: POSIX_FADV_NORMAL, RANDOM, SEQUENTIAL. -ENOMEM, -EMFILE (too many segments). */
+int space_advise(struct space *s, uint64_t addr, uint64_t len, int advice);
+/* That of the mapping at `addr`, POSIX_FADV_NORMAL where there is none. */
+int space_advice(struct space *s, uint64_t addr);
 /* The kernel has been asked (vma_query.h): this is mapped now, whatever the table said. */
 int space_learn(struct space *s, uint64_t start, uint64_t end, uint64_t off, bool shared);
 /* The kernel cannot be asked: the line of the nearest mapping below goes on, for one page. -ENOENT: there is none. */

@@ -13,15 +13,18 @@
 
 #include "daemon/fault.h"
 #include "daemon/handle.h"
+#include "daemon/locked.h"
 #include "daemon/log.h"
 #include "daemon/reclaim.h"
 #include "daemon/trap.h"
+#include "daemon/warm.h"
 #include "daemon/writeback.h"
 
 #define RING_ENTRIES   1024
 #define RING_MAX       256           /* completions a round */
 #define DRAIN_TRIES    6
 #define DRAIN_PAUSE_NS 500000000ull
+#define SPIN_NS        100000ull
 #define NO_ROOM_NS     1000000ull
 #define END_PATIENCE_NS 2000000000ull /* for a store that hangs; its operations end with the process */
 
@@ -64,6 +67,14 @@ static void retry_expired(struct ring_timer *t)
 
 static void expire_expired(struct ring_timer *t) { writeback_expire(container_of(t, struct worker, expire_timer)); }
 
+static void audit_expired(struct ring_timer *t)
+{
+	struct worker *w = container_of(t, struct worker, audit_timer);
+
+	if (file_audit(w))
+		ring_timer_arm(&w->ring, t, AUDIT_NS);
+}
+
 static void child_expired(struct ring_timer *t)
 {
 	struct worker *w = container_of(t, struct worker, child_timer);
@@ -75,6 +86,7 @@ static void child_expired(struct ring_timer *t)
 static void run_round(struct worker *w)
 {
 	run_tasks(&w->ready);
+	locked_look(w);
 	if (list_empty(&w->no_room))
 		return;
 	if (w->room_made)
@@ -125,6 +137,8 @@ static void drain_pass_done(struct drain *d)
 			log_at(LOG_LEVEL_ERROR, f->e->name, 0, "%llu dirty pages could not be written: %s",
 			       (unsigned long long)f->e->dirty, strerror(f->last_error ? -f->last_error : EIO));
 			atomic_store_explicit(&w->failed, true, memory_order_release);
+		} else if (!f->version.valid && f->blocks.count > 0 && !f->unlinked) {
+			file_refresh_version(f); /* for its warm record; in_flight() waits for it */
 		}
 	w->stopped = true;
 }
@@ -202,10 +216,44 @@ int worker_drain(struct worker *w, struct ring *from)
 
 /* --- the thread --- */
 
+static bool idle(const struct worker *w) { return list_empty(&w->ready) && !w->stopped; }
+
+/*
+ * Looks for a while before it sleeps: to be woken on another processor takes longer than most of what is waited for. Only as long as that
+ * has paid of late, so that an idle worker sleeps.
+ */
+static bool spin(struct worker *w)
+{
+	uint64_t start, limit = w->spin_ns;
+
+	if (limit == 0 || w->alone)
+		return false;
+	start = now_ns();
+	do {
+		if (ring_run(&w->ring, false, RING_MAX) > 0) {
+			w->spin_ns = SPIN_NS;
+			return true;
+		}
+		cpu_relax();
+	} while (now_ns() - start < limit);
+	w->spin_ns /= 2;
+	if (w->spin_ns < SPIN_NS / 16)
+		w->spin_ns = 0;
+	return false;
+}
+
 void worker_round(struct worker *w, bool wait)
 {
 	run_round(w);
-	ring_run(&w->ring, wait && list_empty(&w->ready) && !w->stopped, RING_MAX);
+	if (wait && idle(w) && !spin(w)) {
+		uint64_t start = now_ns();
+
+		ring_run(&w->ring, idle(w), RING_MAX);
+		if (now_ns() - start < SPIN_NS)
+			w->spin_ns = SPIN_NS;
+	} else if (!wait || !idle(w)) {
+		ring_run(&w->ring, false, RING_MAX);
+	}
 }
 
 /* Does anything in flight still point into the worker's memory? */
@@ -213,7 +261,7 @@ static bool in_flight(struct worker *w)
 {
 	struct file *f;
 
-	if (w->live > 0)
+	if (w->live > 0 || w->looking)
 		return true;
 	list_for_each(f, &w->all_files, by_worker)
 		if (!list_empty(&f->fills) || !list_empty(&f->writes) || !list_empty(&f->syncs) || !list_empty(&f->opening) ||
@@ -237,6 +285,7 @@ static void *worker_main(void *arg)
 		run_tasks(&w->ready);
 		ring_run(&w->ring, list_empty(&w->ready) && in_flight(w), RING_MAX);
 	}
+	warm_stop(w);
 	if (!in_flight(w))
 		list_for_each_safe(f, next, &w->all_files, by_worker)
 			file_free(f);
@@ -252,7 +301,6 @@ int worker_init(struct worker *w)
 	for (size_t i = 0; i < ELEMENTSOF(w->files); i++)
 		list_init(&w->files[i]);
 	list_init(&w->all_files);
-	list_init(&w->blocks_by_age);
 	list_init(&w->spaces);
 	list_init(&w->sockets);
 	list_init(&w->ready);
@@ -261,6 +309,10 @@ int worker_init(struct worker *w)
 	ring_timer_init(&w->retry_timer, retry_expired);
 	ring_timer_init(&w->expire_timer, expire_expired);
 	ring_timer_init(&w->child_timer, child_expired);
+	ring_timer_init(&w->audit_timer, audit_expired);
+	locked_init(w);
+	warm_worker_init(w);
+	w->alone = sysconf(_SC_NPROCESSORS_ONLN) < 2;
 	w->stats = &w->state->stats[w->id];
 
 	share = w->state->map[0].entries / w->n_workers;
@@ -274,6 +326,12 @@ int worker_init(struct worker *w)
 	share = w->state->map[2].entries / w->n_workers;
 	if (r == 0)
 		r = slot_pool_init(&w->mapping_slots, w->id * share, share);
+	w->file_of = calloc(w->file_slots.count, sizeof(*w->file_of));
+	if (r == 0 && !w->file_of)
+		r = -ENOMEM;
+	w->page_bits = 63;
+	for (uint32_t n = w->file_slots.count; n > 1; n = (n + 1) / 2)
+		w->page_bits--;
 	if (r == 0)
 		r = reclaim_init(w);
 	if (r == 0)
@@ -294,6 +352,8 @@ void worker_free(struct worker *w)
 	slot_pool_free(&w->block_slots);
 	slot_pool_free(&w->mapping_slots);
 	free(w->blocks);
+	free(w->file_of);
 	free(w->drain);
 	w->blocks = NULL;
+	w->file_of = NULL;
 }

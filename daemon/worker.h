@@ -9,22 +9,39 @@
 #include <stdatomic.h>
 
 #include "daemon/block_tree.h"
+#include "daemon/budget.h"
 #include "daemon/config.h"
 #include "daemon/ring.h"
 #include "daemon/state.h"
 #include "daemon/uffd.h"
+#include "daemon/util/rate.h"
 #include "daemon/util/util.h"
 
 struct cgroup_table;
 struct server;
 
 /*
- * Shared by all workers. `used` counts pages charged, resident or about to be. Relaxed atomic adds: the limit is checked by the
- * add itself, and no other memory is published through it.
+ * Pages of one kind of owner in one worker, with a policy of their own: those of a user or cgroup that has a limit can so be given up first.
+ * The first domain of a worker is of all who have none. Made when the first handle of such an owner opens a file here; lives as long as the worker.
  */
-struct budget {
-	uint64_t max;              /* pages */
-	_Atomic uint64_t used;
+struct domain {
+	struct list link;          /* worker->domains */
+	uint32_t tenant[2];        /* of the user and of the cgroup: slots of budget->tenant, 0: none */
+	struct policy *policy;
+	uint64_t used;             /* pages charged */
+	uint64_t tables;           /* pages charged for the policy's own memory */
+	uint64_t fitted;           /* pages that the policy was told to reckon with */
+	/* The second-chance buffer: slots that were touched hold memory, and are charged, until they are given back. */
+	char *second;
+	uint64_t *touched;         /* a bit a slot */
+	uint32_t second_slots, second_touched, second_used;
+};
+
+/* Who is charged for what is read or written: the first toucher of a block. */
+struct toucher {
+	struct pgc_cgroup_entry *cgroup; /* NULL: not known */
+	struct domain *domain;     /* NULL: the worker's first */
+	uint32_t client;           /* slot of budget->dirty_by */
 };
 
 /* Something that waits for room, or for a barrier on a file to go. Called again, on the worker, when it may try. */
@@ -57,7 +74,10 @@ struct worker {
 	/* Slots of the visible state that are this worker's, and the private side of its blocks. */
 	struct slot_pool file_slots, block_slots, mapping_slots;
 	struct block *blocks;      /* by slot - block_slots.first */
-	struct list blocks_by_age;
+	uint32_t blocks_high;      /* of `blocks`, so many have been used at one time: their memory is charged */
+	struct file **file_of;     /* by file slot - file_slots.first */
+	unsigned page_bits;        /* of a policy_key: below these is the page, above the file */
+	struct list domains;
 
 	struct list files[FILE_HASH_SIZE];
 	struct list all_files;
@@ -68,17 +88,34 @@ struct worker {
 	struct list ready;         /* struct task: for the next round */
 	struct list no_room;       /* struct parked: wait for memory or block slots */
 	struct list retry;         /* struct task: run again when retry_timer fires */
-	struct ring_timer retry_timer, expire_timer, child_timer;
+	struct ring_timer retry_timer, expire_timer, child_timer, audit_timer;
 	unsigned fills_in_flight, writes_in_flight;
+	struct rate writeout_rate; /* read by the main thread */
 	uint64_t used;             /* pages charged by this worker */
 	struct reclaim_ask *asks;  /* one for each other worker: reclaim.c */
+	struct ring_op wake;       /* from the main thread: the limits have changed */
+	struct task balance;       /* reclaim and write-out in the background */
+	_Atomic uint64_t weight;   /* its share of what reclaim gives up; relaxed, read by the others */
+	uint64_t owed;             /* pages of that, too few to begin with */
+	struct list prefetches;    /* struct prefetch: warm.c, as the next four */
+	struct ring_timer prefetch_timer, stop_timer;
+	unsigned warm_jobs;        /* on the offload thread */
+	size_t warm_bytes, prefetch_bytes; /* that jobs and prefetches take */
 	uint64_t no_reclaim_until; /* ns: reclaim found nothing */
+	uint64_t asked_at;         /* ns: the other workers were asked to look at the budget */
+	struct ring_timer lock_timer; /* locked.c */
+	bool looking;
+	bool look_again;           /* not all that is locked could be read in */
+	uint64_t pressure_at_look;
+	unsigned locked_files;     /* with something that clients have locked */
 	uint64_t kept_bytes;       /* by pgc_keep, in all files */
 	bool room_made;            /* since the loop last tried those in no_room */
 	bool no_slots_logged;
 	unsigned live;             /* handles and spaces that are not freed yet */
 	struct drain *drain;       /* worker.c: at shutdown */
 
+	uint64_t spin_ns;          /* how long it looks before it sleeps */
+	bool alone;                /* on the only processor: to look would keep others from what is waited for */
 	bool draining;             /* shutting down: write faults wait, everything is written back */
 	bool stopped;
 	_Atomic bool failed;       /* something could not be written at shutdown; release by the worker, acquire by main after join */
@@ -92,6 +129,7 @@ static inline void worker_queue(struct worker *w, struct task *t)
 }
 
 /* Runs `t` again in about 100 us: for ioctls that say EAGAIN because the client is about to finish an event. */
+#define AUDIT_NS        2000000000ull
 #define WORKER_RETRY_NS 100000ull
 static inline void worker_retry(struct worker *w, struct task *t)
 {
@@ -101,25 +139,46 @@ static inline void worker_retry(struct worker *w, struct task *t)
 	ring_timer_arm(&w->ring, &w->retry_timer, WORKER_RETRY_NS);
 }
 
-/* Charges `pages` if they fit. Only reclaim_charge() and tests call it. */
-static inline bool budget_try_charge(struct worker *w, uint64_t pages)
+/* What budget->used has been charged with is charged to the worker and its domain, too. */
+static inline void budget_account(struct worker *w, struct domain *d, uint64_t pages)
 {
-	uint64_t used = atomic_fetch_add_explicit(&w->budget->used, pages, memory_order_relaxed) + pages;
+	struct budget *b = w->budget;
 
-	if (used > w->budget->max) {
-		atomic_fetch_sub_explicit(&w->budget->used, pages, memory_order_relaxed);
-		return false;
-	}
 	w->used += pages;
-	return true;
+	d->used += pages;
+	for (int i = 0; i < 2; i++)
+		if (d->tenant[i])
+			atomic_fetch_add_explicit(&b->tenant[d->tenant[i]].used, pages, memory_order_relaxed);
 }
 
-static inline void budget_uncharge(struct worker *w, uint64_t pages)
+/* Charges `pages` whatever the limit: for what cannot wait, out of the reserve that reclaim keeps free. */
+static inline void budget_charge(struct worker *w, struct domain *d, uint64_t pages)
 {
-	atomic_fetch_sub_explicit(&w->budget->used, pages, memory_order_relaxed);
+	atomic_fetch_add_explicit(&w->budget->used, pages, memory_order_relaxed);
+	budget_account(w, d, pages);
+}
+
+static inline void budget_uncharge(struct worker *w, struct domain *d, uint64_t pages)
+{
+	struct budget *b = w->budget;
+
+	atomic_fetch_sub_explicit(&b->used, pages, memory_order_relaxed);
 	w->used -= pages;
+	d->used -= pages;
+	for (int i = 0; i < 2; i++)
+		if (d->tenant[i])
+			atomic_fetch_sub_explicit(&b->tenant[d->tenant[i]].used, pages, memory_order_relaxed);
 	w->room_made = true;
 }
+
+/* Memory of the daemon's own that grows and shrinks with what it holds. */
+static inline void budget_charge_tables(struct worker *w, int64_t pages)
+{
+	atomic_fetch_add_explicit(&w->budget->used, (uint64_t)pages, memory_order_relaxed);
+	atomic_fetch_add_explicit(&w->budget->tables, (uint64_t)pages, memory_order_relaxed);
+}
+
+static inline struct domain *worker_domain(struct worker *w) { return list_entry(w->domains.next, struct domain, link); }
 
 /* Which worker owns (dev, ino). */
 static inline unsigned worker_index(unsigned n_workers, uint64_t dev, uint64_t ino)

@@ -84,6 +84,7 @@ static void wb_done(struct store_op *op, ssize_t result)
 		result = (ssize_t)wb->len; /* zeros over a hole: it is written already */
 	} else if (result > 0) {
 		w->stats->writeout_bytes += (uint64_t)result;
+		rate_add(&w->writeout_rate, now_ns(), (uint64_t)result);
 	}
 	if (result == 0)
 		result = -EIO; /* a store that accepts nothing would be asked for ever */
@@ -421,12 +422,19 @@ void writeback_store_sync(struct store_sync *s, struct file *f, bool data_only, 
 
 /* --- in the background --- */
 
+static uint64_t dirty_expire_ns(struct worker *w)
+{
+	return atomic_load_explicit(&w->budget->dirty_expire_ms, memory_order_relaxed) * 1000000ull;
+}
+
 static void background_done(struct sync_dirty *s, int error)
 {
 	struct file *f = s->file;
 
 	free(s);
 	f->background = false;
+	if (error == 0)
+		worker_queue(f->worker, &f->worker->balance); /* what became dirty behind it may be too much again */
 	/* What failed is tried again after dirty_expire; then a file without handles goes on from there. */
 	if (error == 0 && !f->version.valid && list_empty(&f->writes))
 		file_refresh_version(f);
@@ -439,7 +447,7 @@ void writeback_background(struct file *f)
 	if (f->background || !f->store || f->e->dirty == 0)
 		return;
 	/* After a failure: not again before the timer says so. */
-	if (f->last_error && now_ns() - f->dirty_since < f->worker->config->dirty_expire_ms * 1000000ull)
+	if (f->last_error && now_ns() - f->dirty_since < dirty_expire_ns(f->worker))
 		return;
 	s = calloc(1, sizeof(*s));
 	if (!s)
@@ -451,7 +459,7 @@ void writeback_background(struct file *f)
 
 void writeback_arm_timer(struct worker *w)
 {
-	uint64_t oldest = 0, now = now_ns(), expire = w->config->dirty_expire_ms * 1000000ull;
+	uint64_t oldest = 0, now = now_ns(), expire = dirty_expire_ns(w);
 	struct file *f;
 
 	if (w->expire_timer.armed)
@@ -465,7 +473,7 @@ void writeback_arm_timer(struct worker *w)
 
 void writeback_expire(struct worker *w)
 {
-	uint64_t now = now_ns(), expire = w->config->dirty_expire_ms * 1000000ull;
+	uint64_t now = now_ns(), expire = dirty_expire_ns(w);
 	struct file *f, *next;
 
 	list_for_each_safe(f, next, &w->all_files, by_worker)

@@ -112,12 +112,19 @@ int pgc_munmap(void *addr, size_t len);
 int pgc_msync(void *addr, size_t len, int flags);
 
 /*
- * As madvise(2), for all of its advice. MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL and MADV_WILLNEED steer the daemon's
- * readahead; MADV_POPULATE_READ and MADV_POPULATE_WRITE fill and map the range; the others are the kernel's.
+ * As madvise(2), for all of its advice. MADV_NORMAL, MADV_RANDOM and MADV_SEQUENTIAL steer the daemon's readahead for
+ * this range of addresses; MADV_WILLNEED reads up to 32 MiB in, without waiting; MADV_POPULATE_READ and
+ * MADV_POPULATE_WRITE fill and map the range; MADV_COLD has its pages given up before others when room is needed;
+ * MADV_PAGEOUT gives them up now, dirty ones once they are written, for all who map them; the others are the kernel's.
  */
 int pgc_madvise(void *addr, size_t len, int advice);
 
-/* As posix_fadvise(2). len 0: to the end. -EINVAL: off or len is negative, or the advice is unknown. */
+/*
+ * As posix_fadvise(2). NORMAL, RANDOM and SEQUENTIAL hold for read calls on the handle, and for those of its mappings
+ * that have no advice of their own; after NOREUSE nothing that is used through the handle counts as used; WILLNEED reads
+ * up to 32 MiB in, without waiting; DONTNEED starts the write-out of what is dirty and drops clean pages that nobody has
+ * mapped. len 0: to the end. -EINVAL: off or len is negative, or the advice is unknown.
+ */
 int pgc_fadvise(struct pgc_file *f, off_t off, off_t len, int advice);
 
 /*

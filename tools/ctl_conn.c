@@ -106,15 +106,28 @@ int ctl_list(struct ctl_conn *c, uint32_t type, int (*entry)(void *arg, const st
 	if (r < 0)
 		return r;
 	for (;;) {
-		uint32_t file, more;
+		uint32_t more;
+		bool row;
 
 		r = conn_receive(c, type, request.tag, &reply);
 		if (r < 0)
 			return r;
-		/* Both kinds of entry start with `more` and a file number, which is 0 where there is no entry. */
-		more = type == PGC_CTL_FILES ? reply.ctl_file_reply.more : reply.ctl_mapping_reply.more;
-		file = type == PGC_CTL_FILES ? reply.ctl_file_reply.file : reply.ctl_mapping_reply.file;
-		r = file ? entry(arg, &reply) : 0;
+		/* All kinds of entry start with `more`. The last reply may be one without an entry. */
+		more = reply.ctl_file_reply.more;
+		switch (type) {
+		case PGC_CTL_CGROUPS:
+			row = reply.ctl_cgroup_reply.id || reply.ctl_cgroup_reply.is_user;
+			break;
+		case PGC_CTL_MAPPINGS:
+			row = reply.ctl_mapping_reply.file;
+			break;
+		case PGC_CTL_PINS:
+			row = reply.ctl_pin_reply.file;
+			break;
+		default:
+			row = reply.ctl_file_reply.file;
+		}
+		r = row ? entry(arg, &reply) : 0;
 		if (r || !more)
 			return r;
 	}

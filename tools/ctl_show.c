@@ -12,6 +12,8 @@
 #include <inttypes.h>
 #include <json-c/json.h>
 #include <libsmartcols.h>
+#include <limits.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -104,6 +106,18 @@ static int table_line(struct libscols_table *t, size_t n, const char *const *cel
 		if (scols_line_set_data(line, i, cells[i]) < 0)
 			return -ENOMEM;
 	return 0;
+}
+
+static int __attribute__((format(printf, 3, 4)))
+table_pair(struct libscols_table *t, const char *key, const char *format, ...)
+{
+	char value[160];
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(value, sizeof(value), format, ap);
+	va_end(ap);
+	return table_line(t, 2, (const char *const[]){ key, value });
 }
 
 static int table_print(struct libscols_table *t)
@@ -218,7 +232,7 @@ static int json_print_array(const void *elements, size_t n, size_t size, struct 
 
 /* --- status --- */
 
-static int status_json(const struct pgc_ctl_status_reply *st)
+static int status_json(const struct pgc_ctl_status_reply *st, const struct pgc_ctl_memory_reply *m)
 {
 	const struct { const char *key; uint64_t value; } number[] = {
 		{ "pid", st->pid },
@@ -226,6 +240,7 @@ static int status_json(const struct pgc_ctl_status_reply *st)
 		{ "workers", st->workers },
 		{ "memory_used", st->memory_used },
 		{ "memory_max", st->memory_max },
+		{ "memory_limit", m->memory_limit },
 		{ "clients", st->clients },
 		{ "files", st->files },
 		{ "handles", st->handles },
@@ -242,6 +257,7 @@ static int status_json(const struct pgc_ctl_status_reply *st)
 		{ "writeouts", st->writeouts },
 		{ "writeout_bytes", st->writeout_bytes },
 		{ "writeout_errors", st->writeout_errors },
+		{ "writeout_rate", st->writeout_rate },
 	};
 	struct json_object *o = json_object_new_object();
 	if (!o)
@@ -255,68 +271,161 @@ static int status_json(const struct pgc_ctl_status_reply *st)
 	return json_finish(o, ok);
 }
 
-static int __attribute__((format(printf, 3, 4)))
-status_line(struct libscols_table *t, const char *key, const char *format, ...)
-{
-	char value[160];
-	va_list ap;
-
-	va_start(ap, format);
-	vsnprintf(value, sizeof(value), format, ap);
-	va_end(ap);
-	return table_line(t, 2, (const char *const[]){ key, value });
-}
-
-static int status_lines(const struct ctl_show *s, struct libscols_table *t, const struct pgc_ctl_status_reply *st)
+static int status_lines(const struct ctl_show *s, struct libscols_table *t, const struct pgc_ctl_status_reply *st,
+			const struct pgc_ctl_memory_reply *m)
 {
 	char a[CELL_MAX], b[CELL_MAX];
 	int r;
 
-	r = status_line(t, "version", "%s", st->version);
-	r = r ?: status_line(t, "pid", "%" PRIu32, st->pid);
+	r = table_pair(t, "version", "%s", st->version);
+	r = r ?: table_pair(t, "pid", "%" PRIu32, st->pid);
 	ctl_format_duration(a, sizeof(a), st->uptime_ms);
-	r = r ?: status_line(t, "uptime", "%s", a);
-	r = r ?: status_line(t, "workers", "%" PRIu32, st->workers);
+	r = r ?: table_pair(t, "uptime", "%s", a);
+	r = r ?: table_pair(t, "workers", "%" PRIu32, st->workers);
 	format_bytes(s, a, st->memory_used);
 	format_bytes(s, b, st->memory_max);
-	r = r ?: status_line(t, "memory", "%s of %s", a, b);
-	r = r ?: status_line(t, "clients", "%" PRIu64, st->clients);
-	r = r ?: status_line(t, "files", "%" PRIu64, st->files);
-	r = r ?: status_line(t, "handles", "%" PRIu64, st->handles);
-	r = r ?: status_line(t, "mappings", "%" PRIu64, st->mappings);
+	r = r ?: table_pair(t, "memory", "%s of %s", a, b);
+	format_bytes(s, a, m->memory_limit);
+	if (m->memory_limit < st->memory_max)
+		r = r ?: table_pair(t, "limit now", "%s, under pressure", a);
+	r = r ?: table_pair(t, "clients", "%" PRIu64, st->clients);
+	r = r ?: table_pair(t, "files", "%" PRIu64, st->files);
+	r = r ?: table_pair(t, "handles", "%" PRIu64, st->handles);
+	r = r ?: table_pair(t, "mappings", "%" PRIu64, st->mappings);
 	format_pages(s, a, st->resident);
-	r = r ?: status_line(t, "resident", "%s", a);
+	r = r ?: table_pair(t, "resident", "%s", a);
 	format_pages(s, a, st->dirty);
-	r = r ?: status_line(t, "dirty", "%s", a);
+	r = r ?: table_pair(t, "dirty", "%s", a);
 	format_pages(s, a, st->writeback);
-	r = r ?: status_line(t, "writeback", "%s", a);
+	r = r ?: table_pair(t, "writeback", "%s", a);
 	format_pages(s, a, st->keep);
-	r = r ?: status_line(t, "keep", "%s", a);
+	r = r ?: table_pair(t, "keep", "%s", a);
 	ctl_format_duration(a, sizeof(a), st->oldest_dirty_ms);
-	r = r ?: status_line(t, "oldest dirty", "%s", st->dirty ? a : "-");
-	r = r ?: status_line(t, "faults", "%" PRIu64, st->faults);
+	r = r ?: table_pair(t, "oldest dirty", "%s", st->dirty ? a : "-");
+	format_bytes(s, a, st->writeout_rate);
+	r = r ?: table_pair(t, "write-out rate", "%s/s", a);
+	r = r ?: table_pair(t, "faults", "%" PRIu64, st->faults);
 	format_bytes(s, a, st->fill_bytes);
-	r = r ?: status_line(t, "fills", "%" PRIu64 " (%s, %" PRIu64 " failed)", st->fills, a, st->fill_errors);
+	r = r ?: table_pair(t, "fills", "%" PRIu64 " (%s, %" PRIu64 " failed)", st->fills, a, st->fill_errors);
 	format_bytes(s, a, st->writeout_bytes);
-	r = r ?: status_line(t, "write-outs", "%" PRIu64 " (%s, %" PRIu64 " failed)", st->writeouts, a,
+	r = r ?: table_pair(t, "write-outs", "%" PRIu64 " (%s, %" PRIu64 " failed)", st->writeouts, a,
 			     st->writeout_errors);
-	r = r ?: status_line(t, "BPF maps", "%s", yes_no(st->bpf));
-	return r ?: status_line(t, "kernel faults", "%s", yes_no(st->kernel_faults));
+	r = r ?: table_pair(t, "BPF maps", "%s", yes_no(st->bpf));
+	return r ?: table_pair(t, "kernel faults", "%s", yes_no(st->kernel_faults));
 }
 
-int ctl_show_status(const struct ctl_show *s, const struct pgc_ctl_status_reply *st)
+/* A table of names and values, to be filled with table_pair(). */
+static struct libscols_table *table_of_pairs(void)
 {
 	static const struct column columns[] = { { "KEY", 0 }, { "VALUE", 0 } };
-
-	if (s->json)
-		return status_json(st);
-
 	struct libscols_table *t = table_new(columns, 2);
+
+	if (t) {
+		scols_table_enable_noheadings(t, 1);
+		scols_table_set_column_separator(t, "  ");
+	}
+	return t;
+}
+
+int ctl_show_status(const struct ctl_show *s, const struct pgc_ctl_status_reply *st, const struct pgc_ctl_memory_reply *m)
+{
+	if (s->json)
+		return status_json(st, m);
+
+	struct libscols_table *t = table_of_pairs();
 	if (!t)
 		return -ENOMEM;
-	scols_table_enable_noheadings(t, 1);
-	scols_table_set_column_separator(t, "  ");
-	int r = status_lines(s, t, st) ?: table_print(t);
+	int r = status_lines(s, t, st, m) ?: table_print(t);
+	scols_unref_table(t);
+	return r;
+}
+
+/* --- memory --- */
+
+static int memory_json(const struct pgc_ctl_memory_reply *m)
+{
+	const struct { const char *key; uint64_t value; } number[] = {
+		{ "memory_max", m->memory_max },
+		{ "memory_limit", m->memory_limit },
+		{ "memory_used", m->memory_used },
+		{ "tables", m->tables },
+		{ "resident", m->resident },
+		{ "second_chance", m->second_chance },
+		{ "pinned", m->pinned },
+		{ "keep", m->kept },
+		{ "dirty", m->dirty },
+		{ "dirty_background", m->dirty_background },
+		{ "dirty_max", m->dirty_max },
+		{ "refaults", m->refaults },
+		{ "soft_faults", m->soft_faults },
+		{ "reclaimed", m->reclaimed },
+		{ "direct_reclaims", m->direct_reclaims },
+		{ "readahead_pages", m->readahead_pages },
+		{ "readahead_hits", m->readahead_hits },
+		{ "readahead_wasted", m->readahead_wasted },
+		{ "throttled", m->throttled },
+		{ "throttled_ms", m->throttled_ms },
+		{ "fault_wait_max_us", m->fault_wait_max_us },
+		{ "pressure_episodes", m->pressure_episodes },
+	};
+	struct json_object *o = json_object_new_object();
+	if (!o)
+		return -ENOMEM;
+
+	bool ok = json_add(o, "policy", json_name(m->policy));
+	for (size_t i = 0; i < sizeof(number) / sizeof(number[0]) && ok; i++)
+		ok = json_add_u64(o, number[i].key, number[i].value);
+	return json_finish(o, ok);
+}
+
+static int memory_lines(const struct ctl_show *s, struct libscols_table *t, const struct pgc_ctl_memory_reply *m)
+{
+	char a[CELL_MAX], b[CELL_MAX], c[CELL_MAX];
+	int r;
+
+	format_bytes(s, a, m->memory_used);
+	format_bytes(s, b, m->memory_max);
+	r = table_pair(t, "memory", "%s of %s", a, b);
+	format_bytes(s, a, m->memory_limit);
+	r = r ?: table_pair(t, "limit now", "%s%s", a, m->memory_limit < m->memory_max ? ", under pressure" : "");
+	r = r ?: table_pair(t, "pressure", "%" PRIu64 " %s", m->pressure_episodes, m->pressure_episodes == 1 ? "time" : "times");
+	format_pages(s, a, m->resident);
+	r = r ?: table_pair(t, "resident", "%s", a);
+	format_pages(s, a, m->second_chance);
+	r = r ?: table_pair(t, "second chance", "%s", a);
+	format_pages(s, a, m->pinned);
+	r = r ?: table_pair(t, "pinned", "%s", a);
+	format_pages(s, a, m->kept);
+	r = r ?: table_pair(t, "keep", "%s", a);
+	format_bytes(s, a, m->tables);
+	r = r ?: table_pair(t, "tables", "%s", a);
+	format_pages(s, a, m->dirty);
+	format_pages(s, b, m->dirty_background);
+	format_pages(s, c, m->dirty_max);
+	r = r ?: table_pair(t, "dirty", "%s (write-out begins at %s, writers wait at %s)", a, b, c);
+	r = r ?: table_pair(t, "writers waited", "%" PRIu64 " %s, %" PRIu64 " ms", m->throttled, m->throttled == 1 ? "time" : "times",
+			    m->throttled_ms);
+	r = r ?: table_pair(t, "policy", "%s", m->policy);
+	r = r ?: table_pair(t, "refaults", "%" PRIu64, m->refaults);
+	r = r ?: table_pair(t, "soft faults", "%" PRIu64, m->soft_faults);
+	format_pages(s, a, m->reclaimed);
+	r = r ?: table_pair(t, "reclaimed", "%s, %" PRIu64 " times by who needed room", a, m->direct_reclaims);
+	format_pages(s, a, m->readahead_pages);
+	format_pages(s, b, m->readahead_hits);
+	format_pages(s, c, m->readahead_wasted);
+	r = r ?: table_pair(t, "read ahead", "%s, of which %s were used and %s dropped unused", a, b, c);
+	return r ?: table_pair(t, "longest fault", "%" PRIu64 ".%03" PRIu64 " ms", m->fault_wait_max_us / 1000, m->fault_wait_max_us % 1000);
+}
+
+int ctl_show_memory(const struct ctl_show *s, const struct pgc_ctl_memory_reply *m)
+{
+	if (s->json)
+		return memory_json(m);
+
+	struct libscols_table *t = table_of_pairs();
+	if (!t)
+		return -ENOMEM;
+	int r = memory_lines(s, t, m) ?: table_print(t);
 	scols_unref_table(t);
 	return r;
 }
@@ -474,7 +583,179 @@ int ctl_show_mappings(const struct ctl_show *s, const struct pgc_ctl_mapping_rep
 	return r;
 }
 
+/* --- cgroups and users --- */
+
+/* How a table names it. */
+static void cgroup_name(char *ret, size_t size, const struct pgc_ctl_cgroup_reply *c, const char *path)
+{
+	const struct passwd *pw = c->is_user ? getpwuid((uid_t)c->id) : NULL;
+
+	if (pw)
+		snprintf(ret, size, "user %s", pw->pw_name);
+	else if (c->is_user)
+		snprintf(ret, size, "user %" PRIu64, c->id);
+	else if (c->id == UINT64_MAX)
+		snprintf(ret, size, "other");
+	else if (path)
+		snprintf(ret, size, "%s", path);
+	else
+		snprintf(ret, size, "%" PRIu64, c->id);
+}
+
+static struct json_object *cgroup_json(const struct pgc_ctl_cgroup_reply *c, const char *path)
+{
+	const struct { const char *key; uint64_t value; } number[] = {
+		{ c->is_user ? "uid" : "cgroup", c->id },
+		{ "mapped", c->mapped },
+		{ "resident", c->resident },
+		{ "dirty", c->dirty },
+		{ "limit", c->limit },
+		{ "reclaimed", c->reclaimed },
+		{ "handles", c->handles },
+	};
+	struct json_object *o = json_object_new_object();
+	bool ok = o != NULL;
+
+	for (size_t i = 0; i < sizeof(number) / sizeof(number[0]) && ok; i++)
+		ok = json_add_u64(o, number[i].key, number[i].value);
+	if (ok && path)
+		ok = json_add(o, "path", json_name(path));
+	if (ok)
+		return o;
+	json_object_put(o);
+	return NULL;
+}
+
+static int cgroup_line(const struct ctl_show *s, struct libscols_table *t, const struct pgc_ctl_cgroup_reply *c, const char *path)
+{
+	char name[PATH_MAX], mapped[CELL_MAX], resident[CELL_MAX], dirty[CELL_MAX], limit[CELL_MAX] = "-", reclaimed[CELL_MAX];
+	char handles[CELL_MAX];
+
+	cgroup_name(name, sizeof(name), c, path);
+	format_pages(s, mapped, c->mapped);
+	format_pages(s, resident, c->resident);
+	format_pages(s, dirty, c->dirty);
+	if (c->limit)
+		format_pages(s, limit, c->limit);
+	format_pages(s, reclaimed, c->reclaimed);
+	snprintf(handles, sizeof(handles), "%" PRIu32, c->handles);
+	return table_line(t, 7, (const char *const[]){ mapped, resident, dirty, limit, reclaimed, handles, name });
+}
+
+static int cgroups_json(const struct pgc_ctl_cgroup_reply *cgroups, size_t n, const char *const *paths)
+{
+	struct json_object *array = json_object_new_array();
+
+	if (!array)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++) {
+		struct json_object *o = cgroup_json(&cgroups[i], paths[i]);
+		if (!o || json_object_array_add(array, o) < 0) {
+			json_object_put(o);
+			json_object_put(array);
+			return -ENOMEM;
+		}
+	}
+	return json_print(array);
+}
+
+static int cgroups_table(const struct ctl_show *s, const struct pgc_ctl_cgroup_reply *cgroups, size_t n, const char *const *paths)
+{
+	static const struct column columns[] = {
+		{ "MAPPED", SCOLS_FL_RIGHT }, { "RESIDENT", SCOLS_FL_RIGHT }, { "DIRTY", SCOLS_FL_RIGHT }, { "LIMIT", SCOLS_FL_RIGHT },
+		{ "RECLAIMED", SCOLS_FL_RIGHT }, { "HANDLES", SCOLS_FL_RIGHT }, { "CGROUP", 0 },
+	};
+	struct libscols_table *t = table_new(columns, sizeof(columns) / sizeof(columns[0]));
+	int r = 0;
+
+	if (!t)
+		return -ENOMEM;
+	for (size_t i = 0; i < n && r == 0; i++)
+		r = cgroup_line(s, t, &cgroups[i], paths[i]);
+	r = r ?: table_print(t);
+	scols_unref_table(t);
+	return r;
+}
+
+int ctl_show_cgroups(const struct ctl_show *s, const struct pgc_ctl_cgroup_reply *cgroups, size_t n,
+		     const struct ctl_cgroup *found, size_t n_found)
+{
+	const char **paths = calloc(n + 1, sizeof(*paths));
+	size_t at = 0;
+	int r;
+
+	if (!paths)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++)
+		if (at < n_found && !cgroups[i].is_user && cgroups[i].id == found[at].id)
+			paths[i] = found[at++].path;
+	r = s->json ? cgroups_json(cgroups, n, paths) : cgroups_table(s, cgroups, n, paths);
+	free(paths);
+	return r;
+}
+
+/* --- pins --- */
+
+static struct json_object *pin_json(const void *element)
+{
+	const struct pgc_ctl_pin_reply *p = element;
+	struct json_object *o = json_object_new_object();
+
+	if (o && json_add(o, "name", json_name(p->name)) && json_add_u64(o, "file", p->file) && json_add_u64(o, "start", p->start) &&
+	    json_add_u64(o, "end", p->end))
+		return o;
+	json_object_put(o);
+	return NULL;
+}
+
+static int pin_line(const struct ctl_show *s, struct libscols_table *t, const struct pgc_ctl_pin_reply *p)
+{
+	char file[CELL_MAX], start[CELL_MAX], end[CELL_MAX], len[CELL_MAX];
+
+	snprintf(file, sizeof(file), "%" PRIu32, p->file);
+	snprintf(start, sizeof(start), "%#" PRIx64, p->start);
+	snprintf(end, sizeof(end), "%#" PRIx64, p->end);
+	format_bytes(s, len, p->end - p->start);
+	return table_line(t, 5, (const char *const[]){ file, start, end, len, p->name });
+}
+
+int ctl_show_pins(const struct ctl_show *s, const struct pgc_ctl_pin_reply *pins, size_t n)
+{
+	static const struct column columns[] = {
+		{ "FILE", SCOLS_FL_RIGHT }, { "START", SCOLS_FL_RIGHT }, { "END", SCOLS_FL_RIGHT }, { "LENGTH", SCOLS_FL_RIGHT }, { "NAME", 0 },
+	};
+	int r = 0;
+
+	if (s->json)
+		return json_print_array(pins, n, sizeof(*pins), pin_json);
+
+	struct libscols_table *t = table_new(columns, sizeof(columns) / sizeof(columns[0]));
+	if (!t)
+		return -ENOMEM;
+	for (size_t i = 0; i < n && r == 0; i++)
+		r = pin_line(s, t, &pins[i]);
+	r = r ?: table_print(t);
+	scols_unref_table(t);
+	return r;
+}
+
 /* --- the rest --- */
+
+static struct json_object *warmed_json(const void *element)
+{
+	const struct ctl_warmed *w = element;
+	struct json_object *o = json_object_new_object();
+
+	if (o && json_add(o, "name", json_name(w->file)) && json_add_u64(o, "bytes", w->bytes) && json_add_u64(o, "ms", w->ms))
+		return o;
+	json_object_put(o);
+	return NULL;
+}
+
+int ctl_show_warmed(const struct ctl_warmed *warmed, size_t n)
+{
+	return json_print_array(warmed, n, sizeof(*warmed), warmed_json);
+}
 
 int ctl_show_count(const struct ctl_show *s, const char *verb, const struct pgc_ctl_count_reply *count)
 {

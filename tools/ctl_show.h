@@ -6,6 +6,12 @@
 #include <stddef.h>
 
 #include "pagecached/wire.h"
+#include "tools/ctl_cgroup.h"
+
+struct ctl_warmed {
+	const char *file;
+	uint64_t bytes, ms;
+};
 
 struct ctl_show {
 	bool json;
@@ -13,9 +19,16 @@ struct ctl_show {
 };
 
 /* All return 0, or -ENOMEM. They write to stdout, whose errors are left for the caller's fflush(). */
-int ctl_show_status(const struct ctl_show *s, const struct pgc_ctl_status_reply *st);
+int ctl_show_status(const struct ctl_show *s, const struct pgc_ctl_status_reply *st, const struct pgc_ctl_memory_reply *m);
+int ctl_show_memory(const struct ctl_show *s, const struct pgc_ctl_memory_reply *m);
 int ctl_show_files(const struct ctl_show *s, const struct pgc_ctl_file_reply *files, size_t n);
 int ctl_show_mappings(const struct ctl_show *s, const struct pgc_ctl_mapping_reply *mappings, size_t n);
+int ctl_show_pins(const struct ctl_show *s, const struct pgc_ctl_pin_reply *pins, size_t n);
+/* `found`: the cgroups among them, in their order, with their paths. */
+int ctl_show_cgroups(const struct ctl_show *s, const struct pgc_ctl_cgroup_reply *cgroups, size_t n,
+		     const struct ctl_cgroup *found, size_t n_found);
+/* JSON: people have seen it already. */
+int ctl_show_warmed(const struct ctl_warmed *warmed, size_t n);
 /* `verb`: "wrote", "dropped". */
 int ctl_show_count(const struct ctl_show *s, const char *verb, const struct pgc_ctl_count_reply *count);
 /* `daemon` NULL: none answers. */

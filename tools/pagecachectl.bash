@@ -4,7 +4,8 @@
 _pagecachectl()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command='' word i skip=''
-	local commands='status files mappings sync drop version help'
+	local commands='status files mappings cgroups memory pins sync drop warm pin unpin set version help'
+	local settings='memory_max memory_min pressure dirty_background dirty_max dirty_expire pin_max readahead_max retain warm_start log_level'
 	local options='--socket --json --bytes --help --version'
 
 	for ((i = 1; i < COMP_CWORD; i++)); do
@@ -28,7 +29,9 @@ _pagecachectl()
 		mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
 	elif [[ -z $command ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$cur")
-	elif [[ $command == files || $command == mappings || $command == sync || $command == drop ]]; then
+	elif [[ $command == set && $prev == set ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "$settings" -- "$cur")
+	elif [[ $command =~ ^(files|mappings|pins|sync|drop|warm|pin|unpin)$ ]]; then
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 	fi
 }

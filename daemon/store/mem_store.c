@@ -65,6 +65,7 @@ struct mem_call {
 	int              error;    /* injected, negative errno */
 	bool             zero;
 	bool             data_only;
+	struct store_stat *stat;   /* of a stat */
 };
 
 /* --- objects --- */
@@ -260,7 +261,12 @@ static void call_finish(struct mem_call *c, ssize_t result)
 
 static void inner_done(struct store_op *inner, ssize_t result)
 {
-	call_finish(container_of(inner, struct mem_call, inner), result);
+	struct mem_call *c = container_of(inner, struct mem_call, inner);
+
+	/* A memfd has no name, but the object has: it is no file that was unlinked, and may stay cached without a handle. */
+	if (c->stat && result == 0)
+		c->stat->nlink = 1;
+	call_finish(c, result);
 }
 
 /* What the caller asked goes ahead, or fails as was decided when it arrived. */
@@ -390,8 +396,10 @@ static void mem_stat(struct store *s, struct store_op *op, struct store_stat *re
 	struct mem_call *c = call_begin(s, op, KIND_OTHER, 0, 0);
 	struct store *inner = mem_store(s)->inner;
 
-	if (c)
-		inner->ops->stat(inner, &c->inner, ret);
+	if (!c)
+		return;
+	c->stat = ret;
+	inner->ops->stat(inner, &c->inner, ret);
 }
 
 static void mem_truncate(struct store *s, struct store_op *op, uint64_t size)

@@ -34,6 +34,25 @@ static inline uint64_t bits_range(unsigned from, unsigned n)
 	return (n >= 64 ? ~0ull : (1ull << n) - 1) << from;
 }
 
+/* In a loop that looks at memory. */
+static inline void cpu_relax(void)
+{
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
+/* How many bits in a row are set from `from` on. */
+static inline unsigned bits_run(uint64_t bits, unsigned from)
+{
+	uint64_t clear = ~(bits >> from);
+	unsigned n = clear ? (unsigned)__builtin_ctzll(clear) : 64;
+
+	return n < 64 - from ? n : 64 - from;
+}
+
 static inline uint64_t now_ns(void)
 {
 	struct timespec t;

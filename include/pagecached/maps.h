@@ -72,6 +72,8 @@ struct pgc_cgroup_entry {
 	pgc_u64 dirty;
 	pgc_u32 handles;
 	pgc_u32 pad;
+	pgc_u64 limit;         /* pages it may have resident, by the configuration; 0: no limit of its own */
+	pgc_u64 reclaimed;     /* pages of it that were given up */
 };
 
 /* Map `stats`: one entry a worker, and a last one of the main thread; counters since the start of the daemon. */
@@ -87,12 +89,22 @@ struct pgc_stats_entry {
 	pgc_u64 ioctl_retries;         /* EAGAIN: an event was waiting */
 	pgc_u64 bad_messages, handles_opened;
 	pgc_u64 resident, dirty, writeback, keep; /* pages now */
+	pgc_u64 pinned, second_chance;            /* pages now */
+	pgc_u64 refaults;              /* fills of pages that were given up not long ago */
+	pgc_u64 soft_faults;           /* pages that came back from the second-chance buffer */
+	pgc_u64 reclaimed, demoted;    /* pages given up; pages moved into the second-chance buffer */
+	pgc_u64 direct_reclaims;       /* charges that had to make room themselves */
+	pgc_u64 readahead_hits;        /* pages read ahead that were then asked for */
+	pgc_u64 readahead_wasted;      /* pages read ahead that were dropped without that */
+	pgc_u64 throttled;             /* stores and writes that waited for dirty pages to be written */
+	pgc_u64 throttled_ns;
+	pgc_u64 fault_wait_max_ns;     /* the longest that a fault has waited */
 };
 
 _Static_assert(sizeof(struct pgc_file_entry) == 224, "layout");
 _Static_assert(sizeof(struct pgc_block_entry) == 64, "a block is one cache line");
 _Static_assert(sizeof(struct pgc_mapping_entry) == 32, "layout");
-_Static_assert(sizeof(struct pgc_cgroup_entry) == 40, "layout");
+_Static_assert(sizeof(struct pgc_cgroup_entry) == 56, "layout");
 _Static_assert(sizeof(struct pgc_stats_entry) % 8 == 0, "layout");
 
 #endif

@@ -23,7 +23,7 @@
 #include <stdint.h>
 
 #define PGC_WIRE_MAGIC   0x31434750u /* "PGC1" */
-#define PGC_WIRE_VERSION 1u          /* differs: the daemon answers EPROTO and hangs up */
+#define PGC_WIRE_VERSION 2u          /* differs: the daemon answers EPROTO and hangs up */
 
 #define PGC_MSG_SIZE     256
 #define PGC_FDS_MAX      3
@@ -68,6 +68,11 @@ enum pgc_msg_type {
 	PGC_CTL_SYNC,           /* one file (dev, ino) or all (0, 0) */
 	PGC_CTL_DROP,           /* likewise; root and the daemon's own user only */
 	PGC_CTL_INJECT,         /* faults for a test store; only when the daemon runs with test_stores=yes */
+	PGC_CTL_CGROUPS,        /* LIST: the map `cgroups`, and users with a limit */
+	PGC_CTL_SET,            /* change a setting while the daemon runs; root and the daemon's own user only */
+	PGC_CTL_PIN,            /* keep a range resident, or (on = 0) no more; likewise */
+	PGC_CTL_MEMORY,
+	PGC_CTL_PINS,           /* LIST: what is pinned */
 };
 
 enum pgc_role { PGC_ROLE_CLIENT = 1, PGC_ROLE_CONTROL = 2 };
@@ -159,6 +164,11 @@ struct pgc_stat_reply {
 };
 
 struct pgc_ctl_file { uint64_t dev, ino; uint32_t wait; uint32_t pad; }; /* wait 0: SYNC only starts the write-out */
+/* A setting as the configuration file would have it: "memory_max", "2G". The reply's body is a struct pgc_ctl_set_reply, also on errors. */
+struct pgc_ctl_set { char name[32], value[200]; };
+struct pgc_ctl_set_reply { char message[232]; }; /* what is wrong and what is allowed; "": nothing */
+/* Bytes; len 0: to the end of file. A pin reads the pages in first; ENOSPC: more may not be pinned. */
+struct pgc_ctl_pin { uint64_t dev, ino, off, len; uint32_t on, pad; };
 struct pgc_ctl_count_reply { uint64_t files, pages; };  /* what SYNC wrote or DROP dropped */
 
 struct pgc_ctl_status_reply {
@@ -171,6 +181,29 @@ struct pgc_ctl_status_reply {
 	uint32_t workers, pid;
 	uint32_t bpf, kernel_faults;                /* 0 or 1 */
 	char     version[32];
+	uint64_t writeout_rate;                     /* bytes a second of late */
+};
+/* PGC_CTL_MEMORY: where the memory is, and what the policy does. Pages, but for the bytes. */
+struct pgc_ctl_memory_reply {
+	uint64_t memory_max, memory_limit, memory_used, tables; /* bytes; limit: memory_max, or less under pressure */
+	uint64_t resident, second_chance, pinned, kept;
+	uint64_t dirty, dirty_background, dirty_max; /* dirty: or being written */
+	uint64_t refaults, soft_faults, reclaimed, direct_reclaims;
+	uint64_t readahead_pages, readahead_hits, readahead_wasted;
+	uint64_t throttled, throttled_ms, fault_wait_max_us;
+	uint64_t pressure_episodes;
+	char     policy[16];
+};
+struct pgc_ctl_cgroup_reply {
+	uint32_t more, is_user;    /* is_user: id is a uid */
+	uint64_t id;               /* inode number of the cgroup's folder; all ones: the catch-all */
+	uint64_t mapped, resident, dirty, limit, reclaimed; /* pages */
+	uint32_t handles, pad;
+};
+struct pgc_ctl_pin_reply {
+	uint32_t more, file;
+	uint64_t start, end;       /* bytes */
+	char     name[128];
 };
 
 #define PGC_FILE_WRITABLE      (1u << 0) /* the store has a descriptor that may write */
@@ -236,6 +269,12 @@ struct pgc_msg {
 		struct pgc_ctl_file_reply ctl_file_reply;
 		struct pgc_ctl_mapping_reply ctl_mapping_reply;
 		struct pgc_ctl_inject ctl_inject;
+		struct pgc_ctl_set ctl_set;
+		struct pgc_ctl_set_reply ctl_set_reply;
+		struct pgc_ctl_pin ctl_pin;
+		struct pgc_ctl_memory_reply ctl_memory_reply;
+		struct pgc_ctl_cgroup_reply ctl_cgroup_reply;
+		struct pgc_ctl_pin_reply ctl_pin_reply;
 	};
 };
 
@@ -266,10 +305,15 @@ PGC_WIRE_CHECK(pgc_madvise, 24);
 PGC_WIRE_CHECK(pgc_keep, 24);
 PGC_WIRE_CHECK(pgc_stat_reply, 104);
 PGC_WIRE_CHECK(pgc_ctl_file, 24);
-PGC_WIRE_CHECK(pgc_ctl_status_reply, 200);
+PGC_WIRE_CHECK(pgc_ctl_status_reply, 208);
 PGC_WIRE_CHECK(pgc_ctl_file_reply, 216);
 PGC_WIRE_CHECK(pgc_ctl_mapping_reply, 168);
 PGC_WIRE_CHECK(pgc_ctl_inject, 216);
+PGC_WIRE_CHECK(pgc_ctl_set, 232);
+PGC_WIRE_CHECK(pgc_ctl_pin, 40);
+PGC_WIRE_CHECK(pgc_ctl_memory_reply, 192);
+PGC_WIRE_CHECK(pgc_ctl_cgroup_reply, 64);
+PGC_WIRE_CHECK(pgc_ctl_pin_reply, 152);
 _Static_assert(offsetof(struct pgc_msg, bytes) == 16, "wire layout of the header");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the wire is little-endian");
 

@@ -44,14 +44,14 @@
 #define ELEMS(x)         (sizeof(x) / sizeof((x)[0]))
 
 static struct options {
-	uint64_t seed, ops, epoch;
+	uint64_t seed, ops, epoch, memory; /* memory: MiB */
 	int procs, files;
 	unsigned duration;         /* seconds, 0: no limit */
 	bool kernel;               /* --backend kernel */
 	bool kernel_faults;        /* system calls may take buffers in mappings */
 	bool keep_files, quiet;
 	const char *daemon, *socket, *dir;
-} options = { .ops = 1000000, .epoch = 50000, .procs = 6, .files = 4, .kernel_faults = true };
+} options = { .ops = 1000000, .epoch = 50000, .memory = 1024, .procs = 6, .files = 4, .kernel_faults = true };
 
 static char work_dir[256], socket_path[300];
 static pid_t daemon_pid;
@@ -1873,7 +1873,8 @@ static void daemon_run(void)
 	snprintf(socket_path, sizeof(socket_path), "%s/socket", work_dir);
 	f = fopen(config, "we");
 	/* Written out soon and all the time; several workers; no pins, as several of these may run at once. */
-	if (!f || mkdir(state, 0700) || fprintf(f, "[daemon]\ndirty_expire = 200ms\nworkers = 3\nmemory_max = 1G\n") < 0 || fclose(f)) {
+	if (!f || mkdir(state, 0700) || fprintf(f, "[daemon]\ndirty_expire = 200ms\nworkers = 3\nmemory_max = %" PRIu64 "M\n",
+							  options.memory) < 0 || fclose(f)) {
 		fprintf(stderr, "exerciser: %s: %s\n", config, strerror(errno));
 		exit(2);
 	}
@@ -2006,6 +2007,7 @@ static void usage(FILE *out)
 		"  --procs P          processes, 1 to %d (default 6)\n"
 		"  --files F          files, 1 to %d (default 4)\n"
 		"  --duration SEC     end after this time even so\n"
+		"  --memory MIB       memory_max of the daemon that is started (default 1024)\n"
 		"  --epoch N          operations between full comparisons (default 50000)\n"
 		"  --without LIST     leave these operations out; --only LIST: do only these\n"
 		"  --backend B        pagecached (default), or kernel: the same on plain files\n"
@@ -2037,7 +2039,7 @@ static void parse(int argc, char **argv)
 {
 	static const struct option longs[] = {
 		{ "seed", 1, NULL, 's' }, { "ops", 1, NULL, 'o' }, { "procs", 1, NULL, 'p' }, { "files", 1, NULL, 'f' },
-		{ "duration", 1, NULL, 't' }, { "epoch", 1, NULL, 'e' }, { "without", 1, NULL, 'w' }, { "only", 1, NULL, 'y' },
+		{ "duration", 1, NULL, 't' }, { "epoch", 1, NULL, 'e' }, { "memory", 1, NULL, 'm' }, { "without", 1, NULL, 'w' }, { "only", 1, NULL, 'y' },
 		{ "backend", 1, NULL, 'b' }, { "daemon", 1, NULL, 'd' }, { "socket", 1, NULL, 'S' }, { "dir", 1, NULL, 'D' },
 		{ "keep", 0, NULL, 'k' }, { "quiet", 0, NULL, 'q' }, { "help", 0, NULL, 'h' }, { 0 },
 	};
@@ -2055,6 +2057,7 @@ static void parse(int argc, char **argv)
 		case 'p': options.procs = (int)number("procs", optarg, 1, MODEL_PROCS_MAX - 1); break;
 		case 'f': options.files = (int)number("files", optarg, 1, MODEL_FILES_MAX); break;
 		case 't': options.duration = (unsigned)number("duration", optarg, 1, 1000000); break;
+		case 'm': options.memory = number("memory", optarg, 1, 1 << 20); break;
 		case 'e': options.epoch = number("epoch", optarg, 1, UINT64_MAX); break;
 		case 'w': weights_select(optarg, false); break;
 		case 'y': weights_select(optarg, true); break;

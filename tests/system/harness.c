@@ -893,6 +893,15 @@ struct pgc_ctl_status_reply status(void)
 	return m.ctl_status_reply;
 }
 
+uint64_t cached_bytes(void)
+{
+	struct pgc_msg m = {.type = PGC_CTL_MEMORY};
+
+	control_request(&m);
+	CHECK_EQ(m.status, 0);
+	return m.ctl_memory_reply.memory_used - m.ctl_memory_reply.tables;
+}
+
 /* Calls `want` for each file until it says yes. */
 static bool each_file(bool (*want)(const struct pgc_ctl_file_reply *f, void *arg), void *arg, struct pgc_ctl_file_reply *ret, unsigned *ret_n)
 {

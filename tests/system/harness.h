@@ -195,6 +195,7 @@ struct pgc_file *open_mem(const char *name, size_t size, unsigned gen);
 int control_connect(void);
 void control_request(struct pgc_msg *m);                           /* must get a reply; its status is left to the caller */
 struct pgc_ctl_status_reply status(void);
+uint64_t cached_bytes(void);                                       /* charged for what is cached, without the daemon's tables */
 /* By path or URI; false when the daemon does not have it. */
 bool cached_file(const char *name, struct pgc_ctl_file_reply *ret);
 struct pgc_ctl_file_reply file_state(const char *name);            /* all zeros when it does not have it */

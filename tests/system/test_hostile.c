@@ -529,6 +529,13 @@ BAD_MESSAGE(descriptors_beside_hello, CONNECTED, struct pgc_msg m = hello(PGC_RO
 BAD_MESSAGE(descriptors_beside_a_request_that_takes_none, OPENED,
 	struct pgc_msg m = {.type = PGC_MSG_STAT}; send_msg(r->sock, &m, (int[]){1, 2}, 2);)
 BAD_MESSAGE(descriptors_on_a_control_connection, CONTROL, struct pgc_msg m = {.type = PGC_CTL_STATUS}; send_msg(r->sock, &m, (int[]){1}, 1);)
+BAD_MESSAGE(a_reserved_byte_in_a_control_request, CONTROL, SEND(.type = PGC_CTL_CGROUPS, .bytes = {[8] = 1});)
+BAD_MESSAGE(a_reserved_byte_in_a_request_for_memory, CONTROL, SEND(.type = PGC_CTL_MEMORY, .bytes = {[PGC_MSG_SIZE - 17] = 1});)
+BAD_MESSAGE(a_reserved_byte_behind_a_setting, CONTROL, SEND(.type = PGC_CTL_SET, .bytes = {[PGC_MSG_SIZE - 17] = 1});)
+BAD_MESSAGE(the_name_of_a_setting_without_an_end, CONTROL, struct pgc_msg m = {.type = PGC_CTL_SET, .ctl_set = {.value = "1"}};
+	memset(m.ctl_set.name, 'x', sizeof(m.ctl_set.name)); send_msg(r->sock, &m, NULL, 0);)
+BAD_MESSAGE(the_value_of_a_setting_without_an_end, CONTROL, struct pgc_msg m = {.type = PGC_CTL_SET, .ctl_set = {.name = "memory_max"}};
+	memset(m.ctl_set.value, '1', sizeof(m.ctl_set.value)); send_msg(r->sock, &m, NULL, 0);)
 BAD_MESSAGE(one_descriptor_too_many, OPENED, struct pgc_msg m = {.type = PGC_MSG_STAT}; send_msg(r->sock, &m, (int[]){1, 1, 1, 1}, 4);)
 BAD_MESSAGE(two_hundred_descriptors, GREETED,
 	int fds[200]; for (int i = 0; i < 200; i++) fds[i] = 1;
@@ -1352,6 +1359,28 @@ GOES_WRONG(the_memfd_is_written_directly, CHECK_OTHER,
 	free(junk);
 	peer_tell(p, 1);)
 
+/* Pages that nobody is charged for: the memory limit holds all the same. */
+SYSTEM_TEST(pages_put_into_the_memfd_past_the_daemon_are_dropped, .memory_max = "32M")
+{
+	char *path = make_file("f", 4096 * PAGE, 1), block[BLOCK];
+	struct raw r;
+	struct stat st;
+
+	raw_open(&r, "f", O_RDWR);
+	memset(block, 'x', sizeof(block));
+	for (uint64_t off = 0; off < 4096 * PAGE; off += BLOCK)
+		CHECK_EQ(pwrite(r.memfd, block, BLOCK, (off_t)off), BLOCK);
+	CHECK(fstat(r.memfd, &st) == 0 && (uint64_t)st.st_blocks * 512 == 4096 * PAGE);
+	WAIT_UNTIL(fstat(r.memfd, &st) == 0 && (uint64_t)st.st_blocks * 512 <= 64 * PAGE);
+	WAIT_UNTIL(strstr(daemon_log(), "of its own"));
+	raw_close(&r);
+	/* And the file is what it was. */
+	struct pgc_file *f = open_file(path, O_RDONLY);
+	uint8_t *m = map(f, 4096 * PAGE, PROT_READ, MAP_SHARED, 0);
+
+	PATTERN_CHECK(m, 4096 * PAGE, 0, 1);
+}
+
 SYSTEM_TEST(a_fork_storm)
 {
 	struct raw r;
@@ -1583,7 +1612,7 @@ READER(cannot_announce_a_shared_mapping,
 	struct pgc_msg m = map_msg((void *)(16 * PAGE), 16 * PAGE, 0);
 	expect_refused(raw_call(r, &m, NULL, 0));)
 
-READER(cannot_drop_or_sync_or_inject,
+READER(cannot_drop_or_set_or_inject,
 	struct raw c;
 	raw_hello(&c, PGC_ROLE_CONTROL);
 	struct pgc_msg m = {.type = PGC_CTL_DROP};
@@ -1591,6 +1620,10 @@ READER(cannot_drop_or_sync_or_inject,
 	raw_close(&c);
 	raw_hello(&c, PGC_ROLE_CONTROL);
 	m = (struct pgc_msg){.type = PGC_CTL_INJECT, .ctl_inject = {.what = 4711, .uri = "mem:x"}};
+	expect_refused(raw_call(&c, &m, NULL, 0));
+	raw_close(&c);
+	raw_hello(&c, PGC_ROLE_CONTROL);
+	m = (struct pgc_msg){.type = PGC_CTL_SET, .ctl_set = {.name = "memory_max", .value = "64M"}};
 	expect_refused(raw_call(&c, &m, NULL, 0));
 	raw_close(&c);)
 
@@ -1604,7 +1637,9 @@ SYSTEM_TESTS_MAIN("hostile",
 	T(hello_with_a_reserved_byte), T(a_status_in_a_request), T(a_reserved_byte_at_the_end), T(padding_in_sync),
 	T(an_unknown_flag_in_sync), T(an_unknown_flag_in_write), T(an_unknown_flag_in_map), T(a_read_of_more_than_the_most),
 	T(a_read_that_overflows), T(a_write_without_a_transfer_area), T(descriptors_beside_hello),
-	T(descriptors_beside_a_request_that_takes_none), T(descriptors_on_a_control_connection), T(one_descriptor_too_many),
+	T(descriptors_beside_a_request_that_takes_none), T(descriptors_on_a_control_connection), T(a_reserved_byte_in_a_control_request),
+	T(a_reserved_byte_in_a_request_for_memory), T(a_reserved_byte_behind_a_setting), T(the_name_of_a_setting_without_an_end),
+	T(the_value_of_a_setting_without_an_end), T(one_descriptor_too_many),
 	T(two_hundred_descriptors), T(open_twice), T(clone_after_open), T(open_without_descriptors), T(open_with_the_uffd_only),
 	T(clone_without_descriptors), T(another_version_is_told_so),
 	T(as_userfaultfd_pipe), T(as_userfaultfd_socket), T(as_userfaultfd_directory), T(as_userfaultfd_o_path), T(as_userfaultfd_dev_null),
@@ -1624,7 +1659,8 @@ SYSTEM_TESTS_MAIN("hostile",
 	T(another_files_memfd_is_registered_as_the_file), T(a_mapping_at_another_offset_than_announced),
 	T(a_shared_mapping_without_write_protection), T(o_nonblock_is_cleared_on_the_userfaultfd), T(messages_are_stolen_from_the_userfaultfd),
 	T(events_are_stolen_from_the_userfaultfd), T(the_userfaultfd_is_unregistered_behind_the_daemons_back), T(the_memfd_is_truncated_to_nothing),
-	T(the_memfd_is_grown), T(holes_are_punched_under_dirty_and_clean_pages), T(the_memfd_is_sealed), T(the_memfd_is_written_directly), T(a_fork_storm),
+	T(the_memfd_is_grown), T(holes_are_punched_under_dirty_and_clean_pages), T(the_memfd_is_sealed), T(the_memfd_is_written_directly),
+	T(pages_put_into_the_memfd_past_the_daemon_are_dropped), T(a_fork_storm),
 	T(a_client_that_forks_without_end), T(a_foreign_reader_cannot_write_the_memfd), T(a_foreign_reader_cannot_reopen_the_memfd_for_writing),
 	T(a_foreign_reader_cannot_map_the_memfd_for_writing), T(a_foreign_reader_cannot_seal_the_memfd),
 	T(a_foreign_reader_cannot_write_the_control_page), T(a_foreign_reader_touches_unfilled_holes_through_a_mapping),
@@ -1632,4 +1668,4 @@ SYSTEM_TESTS_MAIN("hostile",
 	T(a_foreign_reader_registers_a_memfd_of_its_own),
 	T(a_foreign_reader_registers_a_private_mapping_of_its_own_memfd), T(a_foreign_reader_registers_anonymous_memory),
 	T(a_foreign_reader_is_refused_every_change), T(a_foreign_reader_cannot_announce_a_shared_mapping),
-	T(a_foreign_reader_cannot_drop_or_sync_or_inject))
+	T(a_foreign_reader_cannot_drop_or_set_or_inject))

@@ -180,8 +180,11 @@ static const struct store_ops rig_store_ops = {
 	"rig", rig_stat, rig_read, rig_write, rig_sync, rig_truncate, rig_fallocate, rig_is_hole, rig_close,
 };
 
-/* A file of `size` bytes, byte n of which is n / 4096 + 1 in the store; `memory` pages of budget. */
-static inline struct rig *rig_new(uint64_t size, uint64_t memory)
+/*
+ * A file of `size` bytes, byte n of which is n / 4096 + 1 in the store; `memory` pages of budget, so many percent of it for the
+ * second-chance buffer.
+ */
+static inline struct rig *rig_new_second(uint64_t size, uint64_t memory, unsigned second_chance)
 {
 	struct rig *rig = calloc(1, sizeof(*rig));
 	struct store_stat st = { .size = size, .blocks = (size + 511) / 512, .nlink = 1 };
@@ -190,8 +193,9 @@ static inline struct rig *rig_new(uint64_t size, uint64_t memory)
 	assert_int_equal(proc_fd_init(), 0);
 	assert_int_equal(state_open(&rig->state, &(struct state_params){ .bpffs = "", .workers = 1, .files = 8, .blocks = 512,
 								       .mappings = 64, .cgroups = 4 }), 0);
-	rig->config.dirty_expire_ms = 3600000;
-	rig->budget.max = memory;
+	rig->config.second_chance = second_chance;
+	rig->budget.dirty_expire_ms = 3600000;
+	rig->budget.max = rig->budget.memory_max = memory;
 	rig->w = (struct worker){
 		.n_workers = 1, .all = &rig->w, .config = &rig->config, .caps = &rig->caps, .state = &rig->state, .budget = &rig->budget,
 	};
@@ -211,12 +215,17 @@ static inline struct rig *rig_new(uint64_t size, uint64_t memory)
 	return rig;
 }
 
+static inline struct rig *rig_new(uint64_t size, uint64_t memory) { return rig_new_second(size, memory, 0); }
+
+/* Pages charged for what is cached, without the daemon's own tables. */
+static inline uint64_t rig_used(struct rig *rig) { return rig->budget.used - rig->budget.tables; }
+
 static inline void rig_free(struct rig *rig)
 {
 	rig->f->store = NULL;
 	rig->f->requests = 0;
 	file_free(rig->f);
-	assert_int_equal(rig->budget.used, 0);
+	assert_int_equal(rig_used(rig), worker_domain(&rig->w)->second_touched); /* a little is kept for the next */
 	worker_free(&rig->w);
 	state_close(&rig->state);
 	munmap(rig->store.data, STORE_MAX);
@@ -237,7 +246,7 @@ static inline void rig_run(struct rig *rig, const bool *flag, unsigned ms)
 /* Makes `n` pages from `first` on resident, with the store's bytes. */
 static inline void rig_fill(struct rig *rig, uint64_t first, uint64_t n)
 {
-	assert_int_equal(fill_start(rig->f, first, n, n, NULL), 0);
+	assert_int_equal(fill_start(rig->f, first, n, n, NULL, 0), 0);
 	while (!list_empty(&rig->f->fills))
 		worker_round(&rig->w, true);
 }

@@ -56,7 +56,7 @@ static void a_part_of_a_page_is_filled_first_and_a_whole_one_is_not_read(void **
 	memory_is(rig, 8 * PAGE + 30, 100, 9);
 	assert_true(rig_dirty(rig, 4) && rig_dirty(rig, 5) && rig_dirty(rig, 8));
 	assert_int_equal(rig->f->e->dirty, 3);
-	assert_int_equal(rig->budget.used, 3);
+	assert_int_equal(rig_used(rig), 3);
 	rig_free(rig);
 }
 
@@ -68,7 +68,7 @@ static void a_page_that_cannot_be_read_fails_the_write_and_changes_nothing(void 
 	assert_int_equal(run(rig, (struct file_op){ .kind = FILE_OP_WRITE, .off = 10, .len = 20, .src = bytes }), -EIO);
 	assert_int_equal(ops[0].moved, 0);
 	assert_int_equal(rig->f->e->dirty, 0);
-	assert_int_equal(rig->budget.used, 0);
+	assert_int_equal(rig_used(rig), 0);
 	rig_free(rig);
 }
 
@@ -95,7 +95,7 @@ static void a_write_from_memory_that_ends_keeps_the_whole_pages_before(void **st
 	memory_is(rig, 4 * PAGE, PAGE, 'w');
 	assert_true(rig_dirty(rig, 4));
 	assert_false(rig_resident(rig, 5) || rig_resident(rig, 6));
-	assert_int_equal(rig->budget.used, 1);
+	assert_int_equal(rig_used(rig), 1);
 	assert_int_equal(lseek(rig->f->memfd, 5 * PAGE, SEEK_HOLE), 5 * PAGE); /* no memory without a charge */
 	rig_fill(rig, 5, 2);
 	memory_is(rig, 5 * PAGE, PAGE, 6);
@@ -126,7 +126,7 @@ static void an_append_from_memory_that_ends_grows_by_what_was_written(void **sta
 	assert_int_equal(rig->f->size, 3 * PAGE);
 	assert_int_equal(fstat(rig->f->memfd, &st), 0);
 	assert_int_equal(st.st_size, 3 * PAGE);
-	assert_int_equal(rig->budget.used, 2);
+	assert_int_equal(rig_used(rig), 2);
 	/* It ends in the middle of a new page: the file ends before that one, and so does the memory. */
 	assert_int_equal(run(rig, (struct file_op){ .kind = FILE_OP_WRITE, .append = true, .len = 3 * PAGE,
 						    .src = src + 100 }), -EFAULT);
@@ -134,13 +134,13 @@ static void an_append_from_memory_that_ends_grows_by_what_was_written(void **sta
 	assert_int_equal(rig->f->size, 4 * PAGE);
 	assert_int_equal(fstat(rig->f->memfd, &st), 0);
 	assert_int_equal(st.st_size, 4 * PAGE);
-	assert_int_equal(rig->budget.used, 3);
+	assert_int_equal(rig_used(rig), 3);
 	/* Nothing at all can be read: nothing changes. */
 	assert_int_equal(run(rig, (struct file_op){ .kind = FILE_OP_WRITE, .append = true, .len = PAGE,
 						    .src = src + 2 * PAGE }), -EFAULT);
 	assert_int_equal(ops[0].moved, 0);
 	assert_int_equal(rig->f->size, 4 * PAGE);
-	assert_int_equal(rig->budget.used, 3);
+	assert_int_equal(rig_used(rig), 3);
 	munmap(src, 4 * PAGE);
 	rig_free(rig);
 }

@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Blocks of a file: their bits, counts and charges, what the policy is told of their pages, and the daemon's window over them.
+ *
+ * Invariants
+ *   - A page is charged from the moment it is being filled or becomes resident until it is forgotten or given up; in the second-chance buffer its
+ *     slot is charged.
+ *   - dirty, writeback, keep, ahead and pinned are subsets of resident; filling, second and resident do not meet.
+ *   - A resident page is in its domain's policy unless it is pinned; one in the second-chance buffer is in the policy, too.
+ *   - A block exists while any bit of it is set or someone waits for it; while a block of a 2 MiB chunk exists the chunk is mapped.
+ * Runs on the file's worker. May call the block table, domains, policy and util; knows nothing of handles or faults.
+ */
+#include "daemon/file.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "daemon/cgroup.h"
+#include "daemon/domain.h"
+#include "daemon/log.h"
+#include "daemon/reclaim.h"
+#include "daemon/writeback.h"
+
+#define CHUNK_BLOCKS (HOST_CHUNK_SIZE / PGC_BLOCK_SIZE)
+
+/* Another block of the same window chunk, which is mapped while there is one. */
+static struct block *chunk_sibling(struct file *f, uint64_t index)
+{
+	uint64_t first = align_down(index, CHUNK_BLOCKS);
+	struct block *b = block_tree_next(&f->blocks, first, false);
+
+	if (b && b->e->index == index)
+		b = block_tree_next(&f->blocks, index + 1, false);
+	return b && b->e->index < first + CHUNK_BLOCKS ? b : NULL;
+}
+
+static struct range chunk_of(uint64_t index)
+{
+	uint64_t start = align_down(index << BLOCK_SHIFT, HOST_CHUNK_SIZE);
+
+	return (struct range){ start, start + HOST_CHUNK_SIZE };
+}
+
+/* Where the daemon's window over the block is. A chunk's page tables are memory, too: one page. */
+static char *map_window(struct file *f, uint64_t index)
+{
+	struct block *sibling = chunk_sibling(f, index);
+	struct range chunk = chunk_of(index);
+	struct iovec iov;
+
+	if (sibling)
+		return sibling->addr + (int64_t)(index - sibling->e->index) * (int64_t)PGC_BLOCK_SIZE;
+	if (host_mapper_inc_ref(&f->mapper, chunk) < 0)
+		return NULL;
+	if (host_mapper_map(&f->mapper, chunk, true, &iov, 1) != 1) {
+		host_mapper_dec_ref(&f->mapper, chunk);
+		return NULL;
+	}
+	budget_charge_tables(f->worker, 1);
+	return (char *)iov.iov_base + ((index << BLOCK_SHIFT) - chunk.start);
+}
+
+/* The block at `index` is not in the tree. */
+static void unmap_window(struct file *f, uint64_t index)
+{
+	if (chunk_sibling(f, index))
+		return;
+	host_mapper_dec_ref(&f->mapper, chunk_of(index));
+	budget_charge_tables(f->worker, -1);
+}
+
+#define BLOCKS_A_PAGE (PAGE_SIZE_ / sizeof(struct block))
+
+/* The private side of a block lies in an array that gets memory as far as it is used. */
+static void note_block(struct worker *w, uint32_t n)
+{
+	if (n < w->blocks_high)
+		return;
+	budget_charge_tables(w, (int64_t)(n / BLOCKS_A_PAGE) - (int64_t)(w->blocks_high / BLOCKS_A_PAGE) + (w->blocks_high == 0));
+	w->blocks_high = n + 1;
+}
+
+struct block *file_block(struct file *f, uint64_t index, const struct toucher *who)
+{
+	struct worker *w = f->worker;
+	struct block *b = block_tree_find(&f->blocks, index);
+	struct range r = { index << BLOCK_SHIFT, (index + 1) << BLOCK_SHIFT };
+	int64_t slot;
+	char *addr;
+
+	if (b)
+		return b;
+	slot = slot_pool_take(&w->block_slots);
+	if (slot < 0 && reclaim_slots(w))
+		slot = slot_pool_take(&w->block_slots);
+	if (slot < 0)
+		return NULL;
+	addr = map_window(f, index);
+	if (!addr) {
+		slot_pool_give(&w->block_slots, (uint32_t)slot);
+		return NULL;
+	}
+	b = &w->blocks[(uint32_t)slot - w->block_slots.first];
+	note_block(w, (uint32_t)slot - w->block_slots.first);
+	*b = (struct block){ .e = &w->state->blocks[slot], .file = f, .slot = (uint32_t)slot, .addr = addr };
+	b->domain = who && who->domain ? who->domain : worker_domain(w);
+	list_init(&b->waiters);
+	list_init(&b->by_unsynced);
+	*b->e = (struct pgc_block_entry){ .index = index, .refs = frame_refs_max(&f->refs, r) };
+	if (block_tree_insert(&f->blocks, b) < 0) {
+		unmap_window(f, index);
+		memset(b->e, 0, sizeof(*b->e));
+		slot_pool_give(&w->block_slots, (uint32_t)slot);
+		return NULL;
+	}
+	b->e->file = f->slot;
+	if (who)
+		block_set_cgroup(b, who->cgroup);
+	return b;
+}
+
+
+void block_set_cgroup(struct block *b, struct pgc_cgroup_entry *cg)
+{
+	if (b->cgroup || !cg)
+		return;
+	b->cgroup = cg;
+	b->e->cgroup = cg->id;
+	cgroup_count(&cg->resident, (uint64_t)__builtin_popcountll(b->e->resident));
+	cgroup_count(&cg->dirty, (uint64_t)__builtin_popcountll(b->e->dirty));
+}
+
+static void count_resident(struct block *b, uint64_t pages)
+{
+	uint64_t n = (uint64_t)__builtin_popcountll(pages & ~b->e->resident);
+
+	b->e->resident |= pages;
+	b->file->e->resident += n;
+	b->file->worker->stats->resident += n;
+	if (b->cgroup)
+		cgroup_count(&b->cgroup->resident, n);
+}
+
+void block_in_policy(struct block *b, uint64_t pages, unsigned flags)
+{
+	struct worker *w = b->file->worker;
+	uint64_t first = block_first(b);
+
+	for (; pages; pages &= pages - 1) {
+		uint64_t page = first + (unsigned)__builtin_ctzll(pages);
+		bool refault = false;
+
+		if (policy_insert(b->domain->policy, file_key(b->file, page), flags, &refault) < 0)
+			log_at(LOG_LEVEL_ERROR, b->file->e->name, 0, "out of memory: page %llu stays until the file is closed",
+			       (unsigned long long)page);
+		w->stats->refaults += refault;
+	}
+}
+
+void block_set_resident(struct block *b, uint64_t pages, unsigned flags)
+{
+	uint64_t fresh = pages & ~b->e->resident;
+
+	assert((fresh & b->second) == 0);
+	count_resident(b, pages);
+	if (flags & POLICY_AHEAD)
+		b->ahead |= fresh;
+	block_in_policy(b, fresh, flags);
+}
+
+void block_came_back(struct block *b, uint64_t pages) { count_resident(b, pages); }
+
+void block_touched(struct block *b, uint64_t pages, unsigned flags)
+{
+	uint64_t ahead = pages & b->ahead, first = block_first(b);
+
+	if (ahead) {
+		b->ahead &= ~ahead;
+		b->file->worker->stats->readahead_hits += (uint64_t)__builtin_popcountll(ahead);
+	}
+	for (pages &= b->e->resident & ~b->pinned; pages; pages &= pages - 1)
+		policy_touch(b->domain->policy, file_key(b->file, first + (unsigned)__builtin_ctzll(pages)), flags);
+}
+
+void block_deactivate(struct block *b, uint64_t pages)
+{
+	uint64_t first = block_first(b);
+
+	for (pages &= b->e->resident & ~b->pinned; pages; pages &= pages - 1)
+		policy_deactivate(b->domain->policy, file_key(b->file, first + (unsigned)__builtin_ctzll(pages)));
+}
+
+void block_dirtied_by(struct block *b, uint32_t client)
+{
+	if (((b->e->dirty | b->e->writeback) == 0))
+		b->dirtier = client;
+}
+
+/* `was` pages of the block were dirty or being written. */
+static void count_dirty(struct block *b, uint64_t was)
+{
+	uint64_t now = b->e->dirty | b->e->writeback;
+	int64_t change = __builtin_popcountll(now) - __builtin_popcountll(was);
+	struct budget *g = b->file->worker->budget;
+
+	if (change == 0)
+		return;
+	atomic_fetch_add_explicit(&g->dirty, (uint64_t)change, memory_order_relaxed);
+	atomic_fetch_add_explicit(&g->dirty_by[b->dirtier], (uint64_t)change, memory_order_relaxed);
+	if (change < 0)
+		b->file->worker->room_made = true;
+}
+
+void block_set_dirty(struct block *b, uint64_t pages)
+{
+	struct file *f = b->file;
+	uint64_t n = (uint64_t)__builtin_popcountll(pages & ~b->e->dirty), was = b->e->dirty | b->e->writeback, background;
+
+	if (n == 0)
+		return;
+	assert((pages & ~b->e->resident) == 0);
+	if (b->e->dirty == 0) {
+		b->e->dirty_since = now_ns();
+		block_tree_tag_dirty(&f->blocks, b->e->index);
+		if (f->dirty_since == 0) {
+			f->dirty_since = b->e->dirty_since;
+			f->e->dirty_since = f->dirty_since;
+			writeback_arm_timer(f->worker);
+		}
+	}
+	b->e->dirty |= pages;
+	f->e->dirty += n;
+	f->worker->stats->dirty += n;
+	if (b->cgroup)
+		cgroup_count(&b->cgroup->dirty, n);
+	count_dirty(b, was);
+	background = atomic_load_explicit(&f->worker->budget->dirty_background, memory_order_relaxed);
+	if (background && atomic_load_explicit(&f->worker->budget->dirty, memory_order_relaxed) > background)
+		reclaim_wake(f->worker);
+}
+
+void block_clear_dirty(struct block *b, uint64_t pages)
+{
+	struct file *f = b->file;
+	uint64_t n = (uint64_t)__builtin_popcountll(pages & b->e->dirty), was = b->e->dirty | b->e->writeback;
+
+	if (n == 0)
+		return;
+	b->e->dirty &= ~pages;
+	count_dirty(b, was);
+	f->e->dirty -= n;
+	f->worker->stats->dirty -= n;
+	if (b->cgroup)
+		cgroup_count(&b->cgroup->dirty, -(int64_t)n);
+	if (b->e->dirty == 0) {
+		b->e->dirty_since = 0;
+		block_tree_untag_dirty(&f->blocks, b->e->index);
+	}
+	if (f->e->dirty == 0)
+		f->dirty_since = f->e->dirty_since = 0;
+}
+
+void block_set_writeback(struct block *b, uint64_t pages, bool on)
+{
+	uint64_t changed = on ? pages & ~b->e->writeback : pages & b->e->writeback;
+	uint64_t n = (uint64_t)__builtin_popcountll(changed), was = b->e->dirty | b->e->writeback;
+
+	b->e->writeback ^= changed;
+	count_dirty(b, was);
+	if (on) {
+		b->file->e->writeback += n;
+		b->file->worker->stats->writeback += n;
+	} else {
+		b->file->e->writeback -= n;
+		b->file->worker->stats->writeback -= n;
+	}
+}
+
+void block_set_keep(struct block *b, uint64_t pages, bool on)
+{
+	uint64_t changed = on ? pages & ~b->e->keep : pages & b->e->keep;
+	uint64_t n = (uint64_t)__builtin_popcountll(changed);
+
+	b->e->keep ^= changed;
+	atomic_fetch_add_explicit(&b->file->worker->budget->kept, on ? n : -n, memory_order_relaxed);
+	/* Nobody is made to wait for pages that do not become clean. */
+	atomic_fetch_add_explicit(&b->file->worker->budget->dirty_by[b->dirtier], on ? -n : n, memory_order_relaxed);
+	if (on) {
+		b->file->e->keep += n;
+		b->file->worker->stats->keep += n;
+	} else {
+		b->file->e->keep -= n;
+		b->file->worker->stats->keep -= n;
+	}
+}
+
+/* The parts of [r.start, r.end) bytes that pgc_keep declared are dirty from the start. */
+static int keep_part(void *arg, struct range r, bool keep)
+{
+	struct block *b = arg;
+	uint64_t pages = block_mask(b, r.start / PAGE_SIZE_, page_up(r.end)) & b->e->resident;
+
+	if (keep) {
+		block_set_dirty(b, pages);
+		block_set_keep(b, pages, true);
+	}
+	return 0;
+}
+
+void block_apply_keep(struct block *b)
+{
+	if (b->file->kept_bytes > 0)
+		dirty_set_walk(&b->file->kept, (struct range){ b->e->index << BLOCK_SHIFT, (b->e->index + 1) << BLOCK_SHIFT },
+			       keep_part, b);
+}
+
+void block_set_unsynced(struct block *b, uint64_t pages)
+{
+	b->unsynced |= pages;
+	if (list_empty(&b->by_unsynced))
+		list_append(&b->file->unsynced, &b->by_unsynced);
+}
+
+void block_clear_unsynced(struct block *b)
+{
+	b->unsynced = 0;
+	list_remove(&b->by_unsynced);
+}
+
+static void not_resident(struct block *b, uint64_t gone)
+{
+	uint64_t n = (uint64_t)__builtin_popcountll(gone);
+
+	assert((gone & (b->e->writeback | b->e->dirty | b->e->keep | ~b->e->resident)) == 0);
+	b->e->resident &= ~gone;
+	b->ahead &= ~gone;
+	b->file->e->resident -= n;
+	b->file->worker->stats->resident -= n;
+	if (b->cgroup)
+		cgroup_count(&b->cgroup->resident, -(int64_t)n);
+	budget_uncharge(b->file->worker, b->domain, n);
+}
+
+void block_give_up(struct block *b, uint64_t pages)
+{
+	if (b->cgroup) /* before the last page of it goes: its slot may be another's then */
+		cgroup_count(&b->cgroup->reclaimed, (uint64_t)__builtin_popcountll(pages));
+	not_resident(b, pages);
+}
+
+static void not_in_policy(struct block *b, uint64_t pages)
+{
+	uint64_t first = block_first(b);
+
+	for (; pages; pages &= pages - 1)
+		policy_remove(b->domain->policy, file_key(b->file, first + (unsigned)__builtin_ctzll(pages)));
+}
+
+void block_forget_second(struct block *b, uint64_t pages)
+{
+	uint64_t first = block_first(b);
+
+	for (pages &= b->second; pages; pages &= pages - 1) {
+		policy_key key = file_key(b->file, first + (unsigned)__builtin_ctzll(pages));
+		uint32_t slot = policy_slot(b->domain->policy, key);
+
+		policy_remove(b->domain->policy, key);
+		domain_put_slot(b->file->worker, b->domain, slot);
+		b->second &= ~(pages & -pages);
+	}
+}
+
+static void count_pinned(struct block *b, uint64_t changed, bool on)
+{
+	uint64_t n = (uint64_t)__builtin_popcountll(changed);
+
+	b->pinned ^= changed;
+	b->file->worker->stats->pinned += on ? n : -n;
+}
+
+void block_set_pinned(struct block *b, uint64_t pages, bool on)
+{
+	uint64_t changed = on ? pages & b->e->resident & ~b->pinned : pages & b->pinned;
+
+	if (on)
+		not_in_policy(b, changed);
+	count_pinned(b, changed, on);
+	if (!on)
+		block_in_policy(b, changed, 0);
+}
+
+void block_forget(struct block *b, uint64_t pages)
+{
+	uint64_t gone = pages & b->e->resident;
+
+	block_forget_second(b, pages);
+	if (gone == 0)
+		return;
+	assert((gone & b->e->writeback) == 0);
+	block_clear_dirty(b, gone);
+	block_set_keep(b, gone, false);
+	not_in_policy(b, gone & ~b->pinned);
+	count_pinned(b, gone & b->pinned, false);
+	not_resident(b, gone);
+}
+
+bool block_maybe_free(struct block *b)
+{
+	struct file *f = b->file;
+	struct worker *w = f->worker;
+	uint64_t index = b->e->index;
+
+	if (b->e->resident || b->second || b->filling || b->e->writeback || !list_empty(&b->waiters))
+		return false;
+	block_tree_remove(&f->blocks, b);
+	list_remove(&b->by_unsynced);
+	unmap_window(f, index);
+	memset(b->e, 0, sizeof(*b->e));
+	slot_pool_give(&w->block_slots, b->slot);
+	w->room_made = true;
+	return true;
+}
+
+uint64_t block_drop_clean(struct block *b, uint64_t among)
+{
+	struct file *f = b->file;
+	uint64_t pages = among & b->e->resident & ~b->e->dirty & ~b->e->writeback & ~b->e->keep & ~b->pinned;
+	uint64_t left = pages, second = (uint64_t)__builtin_popcountll(b->second & among);
+
+	block_forget_second(b, among);
+	if (pages)
+		file_bump_seq(f);
+	while (left) {
+		unsigned from = (unsigned)__builtin_ctzll(left), n = bits_run(left, from);
+
+		if (file_punch(f, block_first(b) + from, n) < 0)
+			break;
+		block_forget(b, bits_range(from, n));
+		left &= ~bits_range(from, n);
+	}
+	block_maybe_free(b);
+	return (uint64_t)__builtin_popcountll(pages & ~left) + second;
+}
