@@ -312,9 +312,15 @@ static int step_truncate(struct file_op *op)
 
 /* --- fallocate --- */
 
-/* Zeroes the part [from, to) of one page, if it is resident. */
+/* Zeroes the part [from, to) of one page, if it is resident; what the second-chance buffer has of it is no more what the store has. */
 static void zero_part(struct file *f, uint64_t from, uint64_t to)
 {
+	struct block *b = from < to ? block_tree_find(&f->blocks, from >> BLOCK_SHIFT) : NULL;
+
+	if (b && b->second) {
+		block_forget_second(b, block_mask(b, from / PAGE_SIZE_, from / PAGE_SIZE_ + 1));
+		block_maybe_free(b);
+	}
 	if (from < to && page_resident(f, from / PAGE_SIZE_))
 		(void)fallocate(f->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from));
 }

@@ -19,7 +19,9 @@
 #include "daemon/writeback.h"
 
 #define BATCH         64u            /* pages that are given up together */
-#define TURN          256u           /* pages in one round of the background */
+#define TURN          256u           /* pages in one round of the background, at most */
+#define TURN_MIN      8u
+#define TURN_NS       40000ull
 #define NO_RECLAIM_NS 1000000ull
 #define ASK_NS        1000000ull
 #define SLOTS_TRIES   8u
@@ -339,7 +341,22 @@ static uint64_t share_of(struct worker *w, uint64_t over)
 		w->owed = share;
 		return 0;
 	}
-	return MIN(MAX(share, BATCH), TURN);
+	/* Above the limit itself everybody waits for nothing else. */
+	if (load(w->budget->used) > load(w->budget->max))
+		return MIN(MAX(share, BATCH), TURN);
+	return MIN(MAX(share, BATCH), w->turn);
+}
+
+/*
+ * A turn takes about as long as a read from the store, so that faults do not wait for it: pages that lie side by side go in large batches, scattered
+ * ones a few at a time.
+ */
+static uint64_t give_up_timed(struct worker *w, uint64_t pages)
+{
+	uint64_t start = now_ns(), freed = give_up_all(w, pages, false), took = MAX(now_ns() - start, 1);
+
+	w->turn = MIN(MAX(pages * TURN_NS / took, TURN_MIN), TURN);
+	return freed;
 }
 
 static void balance(struct task *t)
@@ -350,7 +367,7 @@ static void balance(struct task *t)
 	if (much_dirty(w))
 		write_all_back(w);
 	mine = over ? MIN(share_of(w, over), w->used) : 0;
-	if (mine > 0 && give_up_all(w, mine, false) > 0)
+	if (mine > 0 && give_up_timed(w, mine) > 0)
 		worker_queue(w, &w->balance); /* the others' turn in between */
 }
 
@@ -539,6 +556,7 @@ int reclaim_init(struct worker *w)
 	list_init(&w->balance.link);
 	w->balance.run = balance;
 	w->wake.done = woken;
+	w->turn = BATCH;
 	w->asks = calloc(w->n_workers, sizeof(*w->asks));
 	if (!w->asks)
 		return -ENOMEM;

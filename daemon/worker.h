@@ -97,6 +97,7 @@ struct worker {
 	struct task balance;       /* reclaim and write-out in the background */
 	_Atomic uint64_t weight;   /* its share of what reclaim gives up; relaxed, read by the others */
 	uint64_t owed;             /* pages of that, too few to begin with */
+	uint64_t turn;             /* pages that reclaim gives up in one round */
 	struct list prefetches;    /* struct prefetch: warm.c, as the next four */
 	struct ring_timer prefetch_timer, stop_timer;
 	unsigned warm_jobs;        /* on the offload thread */

@@ -229,6 +229,23 @@ static void a_truncation_forgets_what_it_cuts_of_the_buffer(void **state)
 	end(rig);
 }
 
+static void a_hole_in_a_part_of_a_page_is_not_undone_by_the_buffer(void **state)
+{
+	struct rig *rig = filled(600, 300);
+	uint64_t page = next_second(rig, 0);
+	struct file_op hole = {
+		.kind = FILE_OP_FALLOCATE, .mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, .off = page * PAGE + 100, .len = 50,
+	};
+
+	assert_int_equal(change(rig, hole), 0);
+	rig_fill(rig, page, 1);
+	memory_is(rig, page * PAGE, 100, (char)(page + 1));
+	memory_is(rig, page * PAGE + 100, 50, 0);
+	memory_is(rig, page * PAGE + 150, PAGE - 150, (char)(page + 1));
+	check_charges(rig);
+	end(rig);
+}
+
 static void a_truncation_leaves_the_buffer_below_it(void **state)
 {
 	struct rig *rig = filled(600, 300);
@@ -801,6 +818,7 @@ int main(void)
 		cmocka_unit_test(a_page_of_the_buffer_comes_back_without_a_read),
 		cmocka_unit_test(a_read_of_many_pages_takes_those_of_the_buffer_along),
 		cmocka_unit_test(a_truncation_forgets_what_it_cuts_of_the_buffer),
+		cmocka_unit_test(a_hole_in_a_part_of_a_page_is_not_undone_by_the_buffer),
 		cmocka_unit_test(a_truncation_leaves_the_buffer_below_it),
 		cmocka_unit_test(the_page_of_the_end_of_file_comes_back_as_it_was),
 		cmocka_unit_test(a_file_that_grows_has_zeros_where_the_buffer_ended),
