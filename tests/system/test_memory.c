@@ -150,8 +150,12 @@ static void sample_budget(void *arg)
 
 	if (now > MAX_MIB * MIB + SLACK)
 		FAIL("%" PRIu64 " bytes are used", now);
-	if (there > MAX_MIB * MIB + SLACK)
-		FAIL("the memfds have %" PRIu64 " bytes", there);
+	/* The files are looked at one after the other, while pages of one make room for another: what is too much is so at every look. */
+	for (int looks = 1; there > MAX_MIB * MIB + SLACK; looks++) {
+		if (looks == 5)
+			FAIL("the memfds have %" PRIu64 " bytes", there);
+		there = memfd_bytes();
+	}
 	*most = now > *most ? now : *most;
 }
 
