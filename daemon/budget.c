@@ -7,7 +7,6 @@
 #include "daemon/budget.h"
 
 #include <string.h>
-#include <sys/stat.h>
 
 #include "daemon/log.h"
 #include "daemon/util/util.h"

@@ -6,7 +6,6 @@
  */
 #include "daemon/domain.h"
 
-#include <string.h>
 #include <sys/mman.h>
 
 #define SLACK 128u                   /* slots */

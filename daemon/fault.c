@@ -124,9 +124,7 @@ static int fault_new(struct space *s, uint64_t addr, uint64_t flags, pid_t tid)
 /* Resident pages from `bit` on. */
 static unsigned resident_run(const struct block *b, unsigned bit)
 {
-	uint64_t missing = ~b->e->resident >> bit;
-
-	return missing ? MIN((unsigned)__builtin_ctzll(missing), 64 - bit) : 64 - bit;
+	return bits_run(b->e->resident, bit);
 }
 
 /* The same over several blocks, at most `max`. */

@@ -248,15 +248,13 @@ static uint64_t missing_run(struct file *f, uint64_t first, uint64_t max, const 
 	max = MIN(MIN(max, FILL_MAX_PAGES), chunk_end - first);
 	while (n < max) {
 		struct block *b = file_block(f, (first + n) / PGC_BLOCK_PAGES, who);
-		uint64_t pages, here;
+		uint64_t here;
 		unsigned from;
 
 		if (!b)
 			break;
 		from = (unsigned)((first + n) % PGC_BLOCK_PAGES);
-		pages = (b->e->resident | b->filling | b->second) >> from;
-		here = pages ? (uint64_t)__builtin_ctzll(pages) : 64 - from;
-		here = MIN(MIN(here, 64u - from), max - n);
+		here = MIN(bits_run(~(b->e->resident | b->filling | b->second), from), max - n);
 		if (here == 0 || (*ret_domain && b->domain != *ret_domain)) {
 			block_maybe_free(b);
 			break;
@@ -333,14 +331,10 @@ int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, co
 		int r;
 
 		if (b) { /* skip what is here or on its way */
-			uint64_t have;
-
 			reclaim_restore(b, block_mask(b, p, end), p < must ? flags : flags | POLICY_AHEAD);
-			have = (b->e->resident | b->filling) >> (p % PGC_BLOCK_PAGES);
-			if (have & 1) {
-				uint64_t gap = ~have;
-
-				p += MIN(gap ? (uint64_t)__builtin_ctzll(gap) : 64, 64 - p % PGC_BLOCK_PAGES);
+			run = bits_run(b->e->resident | b->filling, (unsigned)(p % PGC_BLOCK_PAGES));
+			if (run > 0) {
+				p += run;
 				continue;
 			}
 		}

@@ -145,14 +145,14 @@ static int read_in(void *arg, struct range r, bool keep)
 		return 0;
 	while (page < end) {
 		struct block *b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
-		uint64_t here = b ? (b->e->resident | b->filling) >> (page % PGC_BLOCK_PAGES) : 0, n;
+		unsigned from = (unsigned)(page % PGC_BLOCK_PAGES);
+		uint64_t here = b ? b->e->resident | b->filling : 0, n = bits_run(here, from);
 
-		if (here & 1) {
-			page += MIN(~here ? (uint64_t)__builtin_ctzll(~here) : 64, 64 - page % PGC_BLOCK_PAGES);
+		if (n > 0) {
+			page += n;
 			continue;
 		}
-		n = here ? (uint64_t)__builtin_ctzll(here) : 64 - page % PGC_BLOCK_PAGES;
-		n = MIN(n, end - page);
+		n = MIN(bits_run(~here, from), end - page);
 		if (rd->left < n || fill_start(f, page, n, n, NULL, POLICY_CALL) < 0) {
 			rd->more = true;
 			return 1;

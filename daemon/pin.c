@@ -6,8 +6,6 @@
  */
 #include "daemon/pin.h"
 
-#include <string.h>
-
 #define RUN 512u                     /* pages asked for at a time */
 
 static struct range pages_of(const struct file *f, uint64_t off, uint64_t len)

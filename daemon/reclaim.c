@@ -325,7 +325,7 @@ static uint64_t weigh(struct worker *w)
  */
 static uint64_t share_of(struct worker *w, uint64_t over)
 {
-	uint64_t mine = weigh(w), all = 0, share;
+	uint64_t mine = weigh(w), all = 0, share, turn;
 	bool heaviest = true;
 
 	for (unsigned i = 0; i < w->n_workers; i++) {
@@ -342,9 +342,8 @@ static uint64_t share_of(struct worker *w, uint64_t over)
 		return 0;
 	}
 	/* Above the limit itself everybody waits for nothing else. */
-	if (load(w->budget->used) > load(w->budget->max))
-		return MIN(MAX(share, BATCH), TURN);
-	return MIN(MAX(share, BATCH), w->turn);
+	turn = load(w->budget->used) > load(w->budget->max) ? TURN : w->turn;
+	return MIN(MAX(share, BATCH), turn);
 }
 
 /*
