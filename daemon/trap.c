@@ -31,6 +31,17 @@
 #define PASS_BIT(name, n, k) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_##name, 0, 4), LOAD(ARG(n)), \
 	BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, (k), 0, 1), ALLOW, LOAD(NR)
 
+/* The C library's allocator opens /proc/sys/vm/overcommit_memory when it first gives memory of a thread's arena back, once in the process: before the filter. */
+static void let_allocator_shrink(void)
+{
+	void *volatile chunks[16];
+
+	for (unsigned i = 0; i < 16; i++)
+		chunks[i] = malloc(64 << 10);
+	for (unsigned i = 16; i > 0; i--)
+		free(chunks[i - 1]);
+}
+
 void trap_blocking_calls(void)
 {
 	struct sock_filter filter[] = {
@@ -50,6 +61,7 @@ void trap_blocking_calls(void)
 	};
 	struct sock_fprog program = { sizeof(filter) / sizeof(filter[0]), filter };
 
+	let_allocator_shrink();
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0) {
 		perror("pagecached: the filter for blocking calls cannot be set");
 		abort();

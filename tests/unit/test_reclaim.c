@@ -724,7 +724,7 @@ static void random_stores(struct rig *rig, struct model *m)
 
 static void random_write(struct rig *rig, struct model *m)
 {
-	uint64_t from = model_random(m->size), to = MIN(from + 1 + model_random(60), (uint64_t)HALVES);
+	uint64_t from = model_random(m->size), n = 1 + model_random(60), to = MIN(from + n, (uint64_t)HALVES);
 	char value = (char)model_random(256);
 
 	assert_int_equal(write_at(rig, from * PAGE / 2, (to - from) * PAGE / 2, value), 0);
