@@ -17,12 +17,22 @@ static struct range pages_of(const struct file *f, uint64_t off, uint64_t len)
 	return (struct range){ align_down(off, PAGE_SIZE_), end };
 }
 
+static int add_gap(void *arg, struct range gap)
+{
+	return dirty_set_mark_dirty(arg, gap, false);
+}
+
+static int unpin(void *arg, struct range r, bool keep)
+{
+	(void)file_pin(arg, r.start, r.end, false);
+	return 0;
+}
+
 static void pin_end(struct pin *p, int error)
 {
-	struct file *f = p->file;
-
 	if (error)
-		(void)file_pin(f, p->from, p->to, false);
+		(void)dirty_set_walk(&p->added, (struct range){ 0, UINT64_MAX }, unpin, p->file);
+	dirty_set_free(&p->added);
 	p->done(p, error);
 }
 
@@ -85,6 +95,7 @@ static void refused(struct task *t)
 {
 	struct pin *p = container_of(t, struct pin, task);
 
+	dirty_set_free(&p->added);
 	p->done(p, p->error);
 }
 
@@ -93,6 +104,7 @@ void pin_start(struct pin *p, struct file *f, uint64_t off, uint64_t len, void (
 	struct range r = pages_of(f, off, len);
 
 	*p = (struct pin){ .file = f, .from = r.start, .to = r.end, .done = done };
+	dirty_set_init(&p->added);
 	list_init(&p->task.link);
 	list_init(&p->parked.link);
 	p->parked.resume = resume;
@@ -103,6 +115,8 @@ void pin_start(struct pin *p, struct file *f, uint64_t off, uint64_t len, void (
 	else if (!f->store || f->state != FILE_READY)
 		p->error = -EAGAIN;
 	else
+		p->error = range_map_walk(&f->pins.map, r, NULL, add_gap, &p->added);
+	if (p->error == 0)
 		p->error = file_pin(f, r.start, r.end, true);
 	if (p->error)
 		p->task.run = refused;

@@ -2,12 +2,14 @@
 /* Pinning a range of a file: its pages are read in and are not given up until they are unpinned. Runs on the file's worker. */
 #pragma once
 
+#include "daemon/dirty_set.h"
 #include "daemon/fill.h"
 
 struct pin {
 	struct file *file;
 	uint64_t cursor, end;      /* pages */
 	uint64_t from, to;         /* bytes, of whole pages */
+	struct dirty_set added;    /* byte ranges that were not pinned before */
 	struct waiter waiter;
 	struct parked parked;
 	struct task task;

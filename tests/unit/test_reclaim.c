@@ -3,6 +3,7 @@
 #include "rig.h"
 
 #include "daemon/domain.h"
+#include "daemon/pin.h"
 #include "model.h"
 
 #define FILE_PAGES 1000u
@@ -521,6 +522,34 @@ static void pinned_pages_stay(void **state)
 	end(rig);
 }
 
+static bool pin_ended;
+static int pin_error;
+
+static void pinned(struct pin *p, int error)
+{
+	pin_ended = true;
+	pin_error = error;
+}
+
+static void a_pin_that_cannot_be_read_leaves_those_before(void **state)
+{
+	struct rig *rig = rig_new_second(FILE_PAGES * PAGE, 2000, 10);
+	struct pin p;
+
+	rig->budget.pin_max = 100;
+	rig_fill(rig, 20, 10);
+	assert_int_equal(file_pin(rig->f, 20 * PAGE, 30 * PAGE, true), 0);
+	rig->store.read_error = -EIO;
+	pin_ended = false;
+	pin_start(&p, rig->f, 10 * PAGE, 30 * PAGE, pinned);
+	rig_run(rig, &pin_ended, 0);
+	assert_int_equal(pin_error, -EIO);
+	assert_int_equal(rig->budget.pinned, 10);
+	assert_true(dirty_set_dirty_at(&rig->f->pins, 20 * PAGE) && dirty_set_dirty_at(&rig->f->pins, 30 * PAGE - 1));
+	assert_false(dirty_set_dirty_at(&rig->f->pins, 19 * PAGE) || dirty_set_dirty_at(&rig->f->pins, 30 * PAGE));
+	end(rig);
+}
+
 static void a_pin_takes_pages_out_of_the_buffer(void **state)
 {
 	struct rig *rig = filled(600, 300);
@@ -836,6 +865,7 @@ int main(void)
 		cmocka_unit_test(kept_pages_make_nobody_wait),
 		cmocka_unit_test(pinned_pages_stay),
 		cmocka_unit_test(a_pin_takes_pages_out_of_the_buffer),
+		cmocka_unit_test(a_pin_that_cannot_be_read_leaves_those_before),
 		cmocka_unit_test(more_than_pin_max_is_not_pinned),
 		cmocka_unit_test(the_background_stops_at_the_low_mark),
 		cmocka_unit_test(a_lowered_budget_is_reached_in_the_background),
