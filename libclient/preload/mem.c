@@ -122,3 +122,24 @@ EXPORT int mlock2(const void *addr, size_t len, unsigned flags)
 		fault_in(addr, len);
 	return REAL(mlock2)(addr, len, flags);
 }
+
+/*
+ * When a thread dies, the kernel marks the robust mutexes that it holds, in memory, and no userfaultfd is asked by then: a page that is write-protected, or gone, stays
+ * as it was, and others wait for ever. So pages with such mutexes are kept: writable by who has stored there, and dirty.
+ */
+EXPORT int pthread_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t *attr)
+{
+	int shared = PTHREAD_PROCESS_PRIVATE, robust = PTHREAD_MUTEX_STALLED, r = REAL(pthread_mutex_init)(mutex, attr);
+	struct mapping m;
+
+	if (r != 0 || !attr || pthread_mutexattr_getpshared(attr, &shared) != 0 || pthread_mutexattr_getrobust(attr, &robust) != 0 ||
+	    shared != PTHREAD_PROCESS_SHARED || robust != PTHREAD_MUTEX_ROBUST || !range_ours(mutex, sizeof(*mutex), &m) || !m.tracked)
+		return r;
+	ENTER;
+	if (table_next((uintptr_t)mutex, (uintptr_t)(mutex + 1), &m)) {
+		if (!m.closed)
+			pgc_keep(m.f, (off_t)m.off, (off_t)m.len, true);
+		file_put(m.f);
+	}
+	return r;
+}
