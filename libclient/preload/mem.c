@@ -3,6 +3,7 @@
  * Memory. Mappings of files of ours are libpagecached's; what works on ranges of addresses asks its table whether any of the range may be one,
  * and is the kernel's otherwise. mincore(2) needs nothing: the pages of the memfd are what it speaks of.
  */
+#include <limits.h>
 #include <stdarg.h>
 #include <sys/mman.h>
 
@@ -25,6 +26,18 @@ static bool range_ours(const void *addr, size_t len, struct mapping *ret)
 			*ret = m;
 	}
 	return found;
+}
+
+bool mem_fault_in(const struct iovec *iov, int n, bool write)
+{
+	bool any = false;
+
+	for (int i = 0; i < n && i < IOV_MAX; i++)
+		if (range_ours(iov[i].iov_base, iov[i].iov_len, NULL)) {
+			ENTER;
+			any |= map_populate_buffer(iov[i].iov_base, iov[i].iov_len, write, false);
+		}
+	return any;
 }
 
 EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
