@@ -552,11 +552,14 @@ static int companion(const struct placeholder *p)
 	return (flags & O_ACCMODE) == O_RDWR || (flags & O_ACCMODE) == p->accmode ? p->real : -1;
 }
 
+/* As the library opens files: what is only written may have to be read, to fill pages. */
 static int open_by_path(const struct placeholder *p)
 {
+	int try[2] = { p->accmode == O_WRONLY ? O_RDWR : p->accmode, p->accmode }, fd = -1, moved;
 	struct stat st;
-	int fd = REAL(open)(p->path, p->accmode | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
+	for (int i = 0; i < 2 && fd < 0; i++)
+		fd = REAL(open)(p->path, try[i] | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (fd < 0)
 		return -1;
 	if (REAL(fstat)(fd, &st) < 0 || st.st_dev != p->dev || st.st_ino != p->ino) {
@@ -565,38 +568,36 @@ static int open_by_path(const struct placeholder *p)
 		return -1;
 	}
 	REAL(fcntl)(fd, F_SETFL, REAL(fcntl)(fd, F_GETFL) & ~O_NONBLOCK);
-	return fd;
-}
-
-/* The real file's descriptor gets the number that the placeholder names, for the next exec, and its locks with it. */
-static void keep_number(struct ofd *o, int fd)
-{
-	REAL(fcntl)(fd, F_SETFD, FD_CLOEXEC);
-	close_fd(&o->file->buffered);
-	o->file->buffered = fd;
-	table_hide(fd);
+	/* At the number that the placeholder names, for the next exec. */
+	if (p->real < shim.fd_base || REAL(fcntl)(p->real, F_GETFD) >= 0)
+		return fd_keep(fd);
+	moved = REAL(dup3)(fd, p->real, O_CLOEXEC);
+	if (moved < 0)
+		return fd_keep(fd);
+	REAL(close)(fd);
+	table_hide(moved);
+	return moved;
 }
 
 static struct ofd *adopt_file(const struct placeholder *p)
 {
-	int real = companion(p), own = real < 0 ? open_by_path(p) : -1;
-	struct ofd *o = real < 0 && own < 0 ? NULL : ofd_new(real >= 0 ? real : own, p->path, p->accmode);
+	int fd = companion(p);
+	struct ofd *o = NULL;
 
-	if (!o)
+	if (fd >= 0) {
+		REAL(fcntl)(fd, F_SETFD, FD_CLOEXEC);
+		table_hide(fd);
+	} else {
+		fd = open_by_path(p);
+	}
+	if (fd >= 0)
+		o = ofd_adopt(fd, p->path, p->accmode, p->flags);
+	if (!o) {
 		shim_debug("pagecached: %s came by exec and cannot be taken over: %s", p->path, strerror(errno));
-	if (o && real >= 0) {
-		keep_number(o, real);
-	} else if (o && p->real >= shim.fd_base && REAL(fcntl)(p->real, F_GETFD) < 0) {
-		real = REAL(dup3)(ofd_real(o), p->real, O_CLOEXEC);
-		if (real >= 0)
-			keep_number(o, real);
+		return NULL;
 	}
-	if (own >= 0)
-		real_file_close(own);
-	if (o) {
-		o->holder_dev = p->self.st_dev;
-		o->holder_ino = p->self.st_ino;
-	}
+	o->holder_dev = p->self.st_dev;
+	o->holder_ino = p->self.st_ino;
 	return o;
 }
 
