@@ -6,6 +6,7 @@
  * Environment besides that of harness.h: PAGECACHED_PRELOAD, the library's path.
  */
 #include <dirent.h>
+#include <dlfcn.h>
 #include <limits.h>
 #include <spawn.h>
 #include <sys/file.h>
@@ -393,7 +394,8 @@ static void act_say(char **arg)
 	CHECK_EQ(write(1, arg[0], strlen(arg[0])), strlen(arg[0]));
 }
 
-static void copy_file(const char *from, const char *to)
+/* With `more` bytes after it. */
+static void copy_file(const char *from, const char *to, size_t more)
 {
 	static char buf[1 << 16];
 	int in = open_checked(from, O_RDONLY), out = open_checked(to, O_WRONLY | O_CREAT | O_TRUNC);
@@ -402,6 +404,8 @@ static void copy_file(const char *from, const char *to)
 	while ((n = read(in, buf, sizeof(buf))) > 0)
 		CHECK_EQ(write(out, buf, (size_t)n), n);
 	CHECK_EQ(n, 0);
+	for (memset(buf, 'x', sizeof(buf)); more >= sizeof(buf); more -= sizeof(buf))
+		CHECK_EQ(write(out, buf, sizeof(buf)), sizeof(buf));
 	close(in);
 	close(out);
 }
@@ -429,7 +433,7 @@ static void run_written(const char *program, const char *act)
 static void act_run_written(char **arg)
 {
 	for (int i = 0; i < 3; i++) {
-		copy_file(self, arg[0]);
+		copy_file(self, arg[0], 48 << 20);
 		run_written(arg[0], "say");
 	}
 	/* A script, whose interpreter was written just now. */
@@ -437,12 +441,29 @@ static void act_run_written(char **arg)
 		char text[600];
 		int fd = open_checked(arg[1], O_WRONLY | O_CREAT | O_TRUNC);
 
-		copy_file("/bin/sh", arg[2]);
+		copy_file("/bin/sh", arg[2], 0);
 		snprintf(text, sizeof(text), "#!%s\nprintf %%s \"$2\" # %d\n", arg[2], i);
 		write_checked(fd, text);
 		close(fd);
 		run_written(arg[1], "-");
 	}
+}
+
+/* While somebody has it open nothing is written out by itself. */
+static void act_load_written(char **arg)
+{
+	int keep = open_checked(arg[0], O_RDONLY | O_CREAT);
+	Dl_info from;
+	void *lib, *symbol;
+
+	CHECK(dladdr((void *)pgc_open, &from));
+	copy_file(from.dli_fname, arg[0], 0);
+	lib = dlopen(arg[0], RTLD_NOW | RTLD_LOCAL);
+	if (!lib)
+		FAIL("%s", dlerror());
+	symbol = dlsym(lib, "pgc_close");
+	CHECK(symbol && dladdr(symbol, &from) && strcmp(from.dli_fname, arg[0]) == 0);
+	close(keep);
 }
 
 static void act_system(char **arg)
@@ -572,7 +593,8 @@ static const struct { const char *name; void (*fn)(char **arg); } acts[] = {
 	{ "copy", act_copy }, { "spawn", act_spawn }, { "spawn-missing", act_spawn_missing }, { "spawn-hidden", act_spawn_hidden },
 	{ "read-0", act_read_0 }, { "spawn-closefrom", act_spawn_closefrom }, { "spawn-chdir", act_spawn_chdir },
 	{ "opens-cached", act_opens_cached }, { "opens-plain", act_opens_plain }, { "environment", act_environment },
-	{ "environment-kept", act_environment_kept }, { "say", act_say }, { "run-written", act_run_written }, { "system", act_system },
+	{ "environment-kept", act_environment_kept }, { "say", act_say }, { "run-written", act_run_written }, { "load-written", act_load_written },
+	{ "system", act_system },
 	{ "vfork", act_vfork }, { "daemon", act_daemon }, { "refused", act_refused }, { "without-library", act_without_library },
 	{ "run-program", act_run_program }, { "duplicates", act_duplicates }, { "read-duplicates", act_read_duplicates },
 };
@@ -643,6 +665,7 @@ ACT_TEST(spawn_opens_relative_to_the_childs_folder, "spawn-chdir", served(""))
 ACT_TEST(a_program_run_with_another_environment_is_under_the_library, "environment", served("in"))
 ACT_TEST(the_environment_is_left_alone_when_asked_for, "environment-kept", served("in"))
 ACT_TEST(programs_and_scripts_just_written_can_be_run, "run-written", served("program"), served("script"), served("interpreter"))
+ACT_TEST(a_library_just_written_can_be_loaded, "load-written", served("lib.so"))
 ACT_TEST(system_and_popen_give_descriptors_on, "system")
 ACT_TEST(a_child_of_vfork_leaves_its_parents_descriptors_alone, "vfork", served("in"))
 ACT_TEST(a_program_that_becomes_a_daemon_goes_on_with_its_files, "daemon", served("in"))
@@ -699,6 +722,7 @@ static int tests(void)
 		cmocka_unit_test(a_program_run_with_another_environment_is_under_the_library),
 		cmocka_unit_test(the_environment_is_left_alone_when_asked_for),
 		cmocka_unit_test(programs_and_scripts_just_written_can_be_run),
+		cmocka_unit_test(a_library_just_written_can_be_loaded),
 		cmocka_unit_test(system_and_popen_give_descriptors_on),
 		cmocka_unit_test(a_child_of_vfork_leaves_its_parents_descriptors_alone),
 		cmocka_unit_test(a_program_that_becomes_a_daemon_goes_on_with_its_files),
