@@ -549,17 +549,14 @@ static int companion(const struct placeholder *p)
 
 	if (flags < 0 || (flags & O_PATH) || REAL(fstat)(p->real, &st) < 0 || st.st_dev != p->dev || st.st_ino != p->ino)
 		return -1;
-	return (flags & O_ACCMODE) == O_RDWR || (flags & O_ACCMODE) == p->accmode ? p->real : -1;
+	return (flags & O_ACCMODE) == p->accmode ? p->real : -1;
 }
 
-/* As the library opens files: what is only written may have to be read, to fill pages. */
 static int open_by_path(const struct placeholder *p)
 {
-	int try[2] = { p->accmode == O_WRONLY ? O_RDWR : p->accmode, p->accmode }, fd = -1, moved;
+	int fd = REAL(open)(p->path, p->accmode | (p->flags & O_SYNC) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK), moved;
 	struct stat st;
 
-	for (int i = 0; i < 2 && fd < 0; i++)
-		fd = REAL(open)(p->path, try[i] | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (fd < 0)
 		return -1;
 	if (REAL(fstat)(fd, &st) < 0 || st.st_dev != p->dev || st.st_ino != p->ino) {
@@ -591,7 +588,7 @@ static struct ofd *adopt_file(const struct placeholder *p)
 		fd = open_by_path(p);
 	}
 	if (fd >= 0)
-		o = ofd_adopt(fd, p->path, p->accmode, p->flags);
+		o = ofd_new(fd, p->path, p->accmode);
 	if (!o) {
 		shim_debug("pagecached: %s came by exec and cannot be taken over: %s", p->path, strerror(errno));
 		return NULL;
