@@ -68,20 +68,43 @@ void shim_debug(const char *format, ...)
 	errno = saved;
 }
 
-static void prepare(void)
+/*
+ * fork(2). libpagecached's own handlers make connections and mappings, as calls inside a scope: ours lie around them. pthread_atfork(3) runs what is installed
+ * last first before the fork, and what is installed first first after it: so those of the lock are installed before libpagecached's, those of the scope after.
+ */
+static __thread struct shim_scope fork_scope __attribute__((tls_model("initial-exec")));
+
+static void lock_prepare(void)
 {
 	pthread_mutex_lock(&shim.lock);
 }
 
-static void parent(void)
+static void lock_parent(void)
 {
 	pthread_mutex_unlock(&shim.lock);
 }
 
-static void child(void)
+static void lock_child(void)
 {
 	pthread_mutex_init(&shim.lock, NULL);
 	table_forked();
+}
+
+static void scope_prepare(void)
+{
+	fork_scope = shim_enter();
+}
+
+static void scope_after(void)
+{
+	shim_leave(&fork_scope);
+}
+
+__attribute__((constructor(101))) static void start_early(void)
+{
+	pthread_atfork(lock_prepare, lock_parent, lock_child);
+	fork_init();
+	pthread_atfork(scope_prepare, scope_after, scope_after);
 }
 
 /* Hidden descriptors lie in the upper half of what there may be. */
@@ -116,7 +139,6 @@ __attribute__((constructor)) static void start(void)
 	shim.debug = debug && *debug && strcmp(debug, "0") != 0;
 	make_room();
 	fd_hooks = (struct fd_hooks){ .base = shim.fd_base, .made = table_hide, .close = close_own };
-	pthread_atfork(prepare, parent, child);
 	if (patterns && *patterns)
 		paths_init(patterns);
 	exec_adopt();
