@@ -144,3 +144,12 @@ __attribute__((constructor)) static void start(void)
 	exec_adopt();
 	stdio_adopt();
 }
+
+#ifdef __SANITIZE_ADDRESS__
+/* In builds with the sanitizer: it is loaded with this library, after the program's own libraries, and sees only what they have in common. */
+EXPORT const char *__asan_default_options(void);
+EXPORT const char *__asan_default_options(void)
+{
+	return "verify_asan_link_order=0:detect_leaks=0";
+}
+#endif
