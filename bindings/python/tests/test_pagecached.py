@@ -607,7 +607,8 @@ class Lifetime(support.DaemonTest):
             "f = pagecached.open('f', 'r+')\n"
             "m, n = f.mmap(), f.mmap()\n"
             "view = memoryview(n)\n"
-            "print(m[0], view[1])\n"
+            "sys.kept_longest = f.mmap()\n"  # is freed when the package's modules are empty already
+            "print(m[0], view[1], sys.kept_longest[2])\n"
             "os.kill(int(sys.argv[1]), signal.SIGKILL)\n"
             "while True:\n"
             "    try:\n"
@@ -618,7 +619,7 @@ class Lifetime(support.DaemonTest):
             str(self.daemon.pid),
         )
         self.daemon.wait()
-        self.assertEqual(out, f"{self.data[0]} {self.data[1]}\n")
+        self.assertEqual(out, f"{self.data[0]} {self.data[1]} {self.data[2]}\n")
 
 
 class Numpy(support.DaemonTest):
