@@ -132,6 +132,12 @@ class DaemonTest(unittest.TestCase):
             os.fsync(f.fileno())
         return os.path.join(self.dir, name)
 
+    @staticmethod
+    def count_mappings():
+        """How many ranges of files of the cache are mapped in this process."""
+        with open("/proc/self/maps") as f:
+            return sum("/memfd:pagecached " in line for line in f)
+
     def in_file(self, name):
         """The file's bytes, read without pagecached."""
         with open(name, "rb") as f:
