@@ -19,7 +19,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
 
 daemon_bin=${PAGECACHED_BIN:-$root/build/daemon/pagecached}
-build=$(cd "$(dirname "$daemon_bin")/.." && pwd)
+build=$(cd "$(dirname "$daemon_bin")/.." 2>/dev/null && pwd) || { echo "$0: no $daemon_bin: build it, or set PAGECACHED_BIN" >&2; exit 1; }
 ctl=${PAGECACHECTL_BIN:-$build/tools/pagecachectl}
 minutes=0   # 0: the short form
 seed=
@@ -86,19 +86,21 @@ program_begin() {
 groups_end() {
 	local status=$? pid
 	trap - EXIT
-	exec >&"$stdout" 2>&"$stderr"
+	set +e
+	exec 1>&"$stdout" 2>&"$stderr"
 	for pid in "${groups[@]}"; do
 		kill_hard "$pid"
 	done
 	if [ "$status" != 0 ]; then
 		[ -z "$step" ] || {
-			tail -n 40 "$work/out" "$work/err"
+			tail -n 40 "$work/out" "$work/err" 2>/dev/null
 			echo "$name: failed in: $step"
 		} >&2
 		tail -n 20 "$work/daemon.log" >&2 2>/dev/null || true
 		echo "$name: seed $seed${KEEP:+, see $work}" >&2
 	fi
-	(exit "$status") && private_end || private_end # which takes the status from there
+	(exit "$status") # where private_end takes the status from
+	private_end
 }
 
 # program_end: the last line of a script.
@@ -163,7 +165,7 @@ timed() {
 		took["$step/$mode"]=$(awk -v us=$((${EPOCHREALTIME/[.,]/} - begin)) 'BEGIN {printf "%.2f", us / 1e6}')
 		mv "$work/out" "$work/out.$mode"
 	done
-	: >"$work/out" >"$work/err"
+	rm -f "$work/err"
 	if [ "$which" = "plain cached" ]; then
 		diff "$work/out.plain" "$work/out.cached" >"$work/err" || fail "the outputs differ"
 	fi
