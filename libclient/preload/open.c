@@ -62,8 +62,7 @@ int open_take_over(int fd, const char *abs, int flags, bool truncate)
 		return give_back(fd, flags);
 	o = ofd_new(fd, abs, flags & O_ACCMODE);
 	if (!o)
-		return fail(fd, NULL, abs, "no handle", errno);
-	real_file_close(fd);
+		return fail(-1, NULL, abs, "no handle", errno);
 	r = truncate ? pgc_ftruncate(o->file, 0) : 0;
 	if (r < 0)
 		return fail(-1, o, abs, "truncation", -r);

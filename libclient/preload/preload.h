@@ -51,6 +51,7 @@ HIDDEN void *real_find(const char *name);
 
 struct ofd {
 	struct pgc_file *file;
+	int real;                  /* what the kernel opened */
 	unsigned refs;             /* descriptors in the table and calls under way */
 	int accmode;               /* as the program opened it */
 	dev_t holder_dev;          /* identity of the placeholder */
@@ -141,12 +142,16 @@ HIDDEN int table_find_next(int fd, int last);
 HIDDEN void table_hide(int fd);
 HIDDEN void table_forked(void);
 
-/* A handle on `fd`, a description of the real file whose descriptor is taken over; NULL and errno. The ofd has one reference. */
+/*
+ * A handle on `fd`, what the kernel opened for the program, which is taken over: it is kept, hidden, at a number of its own (its own, if that is from fd_base on). NULL
+ * and errno: it is closed. The ofd has one reference.
+ */
 HIDDEN struct ofd *ofd_new(int fd, const char *path, int accmode);
-/* The same where `fd` becomes the handle's own descriptor, with its number and locks: what came by exec. On failure it may be closed. */
-HIDDEN struct ofd *ofd_adopt(int fd, const char *path, int accmode, int sync_flags);
-/* The descriptor of the real file, for what needs no cache: locks, attributes, ownership. Lives as long as the ofd. */
-static inline int ofd_real(const struct ofd *o) { return o->file->buffered; }
+/*
+ * The descriptor of the real file, for what needs no cache: locks, attributes, ownership. It is the program's own description, which nobody else has, so that
+ * flock(2) ends with the program's last descriptor. Lives as long as the ofd.
+ */
+static inline int ofd_real(const struct ofd *o) { return o->real; }
 /*
  * close(2) of a description of the real file that is the library's own: closing any would drop the record locks that the program holds on it (fcntl(2)), so it is
  * put off until those are gone.

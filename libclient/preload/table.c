@@ -42,6 +42,7 @@ static struct ofd *replace(int fd, struct ofd *o)
 static void destroy(struct ofd *o)
 {
 	pgc_close(o->file);
+	close_fd(&o->real);
 	free(o->path);
 	free(o);
 }
@@ -148,7 +149,7 @@ int table_find_next(int fd, int last)
 	return -1;
 }
 
-static struct ofd *new(int fd, const char *path, int accmode, int sync_flags, bool adopt)
+struct ofd *ofd_new(int fd, const char *path, int accmode)
 {
 	struct ofd *o = calloc(1, sizeof(*o));
 	struct stat st;
@@ -161,29 +162,21 @@ static struct ofd *new(int fd, const char *path, int accmode, int sync_flags, bo
 	else if (REAL(fstat)(fd, &st) < 0)
 		r = -errno;
 	else
-		r = adopt ? file_adopt(&o->file, fd, accmode, sync_flags) : pgc_fdopen(&o->file, fd);
+		r = pgc_fdopen(&o->file, fd);
 	if (r < 0) {
 		if (o)
 			free(o->path);
 		free(o);
+		real_file_close(fd);
 		errno = -r;
 		return NULL;
 	}
+	o->real = fd_keep(fd);
 	o->refs = 1;
 	o->accmode = accmode;
 	o->dev = st.st_dev;
 	o->ino = st.st_ino;
 	return o;
-}
-
-struct ofd *ofd_new(int fd, const char *path, int accmode)
-{
-	return new(fd, path, accmode, 0, false);
-}
-
-struct ofd *ofd_adopt(int fd, const char *path, int accmode, int sync_flags)
-{
-	return new(fd, path, accmode, sync_flags, true);
 }
 
 /* --- record locks --- */

@@ -12,7 +12,9 @@
  * bytes of their own in shared pages, and append, without any lock.
  *
  * `--backend kernel` runs the same on plain files, mmap(2) and so on: the reference, and a test of this program.
+ * `--backend preload` makes the same plain calls under the preload library: this program starts the daemon and runs itself again.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -47,14 +49,17 @@ static struct options {
 	uint64_t seed, ops, epoch, memory; /* memory: MiB */
 	int procs, files;
 	unsigned duration;         /* seconds, 0: no limit */
-	bool kernel;               /* --backend kernel */
+	bool kernel;               /* plain calls: --backend kernel, and */
+	bool preload;              /* --backend preload */
 	bool kernel_faults;        /* system calls may take buffers in mappings */
 	bool keep_files, quiet;
-	const char *daemon, *socket, *dir;
+	const char *daemon, *socket, *dir, *library;
 } options = { .ops = 1000000, .epoch = 50000, .memory = 1024, .procs = 6, .files = 4, .kernel_faults = true };
 
 static char work_dir[256], socket_path[300];
 static pid_t daemon_pid;
+
+static bool rng_one_in(uint64_t n);
 
 /* ---- the calls under test, on pagecached or on the kernel ---- */
 
@@ -125,7 +130,10 @@ static ssize_t api_preadv(struct handle *h, const struct iovec *iov, int n, uint
 
 	if (!options.kernel)
 		return n == 1 ? pgc_pread(h->f, iov->iov_base, iov->iov_len, (off_t)off) : pgc_preadv(h->f, iov, n, (off_t)off);
-	r = preadv(h->fd, iov, n, (off_t)off);
+	if (options.preload && n == 1 && rng_one_in(3))
+		r = lseek(h->fd, (off_t)off, SEEK_SET) < 0 ? -1 : read(h->fd, iov->iov_base, iov->iov_len);
+	else
+		r = preadv(h->fd, iov, n, (off_t)off);
 	return r < 0 ? -errno : r;
 }
 
@@ -135,7 +143,10 @@ static ssize_t api_pwritev(struct handle *h, const struct iovec *iov, int n, uin
 
 	if (!options.kernel)
 		return n == 1 ? pgc_pwrite(h->f, iov->iov_base, iov->iov_len, (off_t)off) : pgc_pwritev(h->f, iov, n, (off_t)off);
-	r = pwritev(h->fd, iov, n, (off_t)off);
+	if (options.preload && n == 1 && rng_one_in(3))
+		r = lseek(h->fd, (off_t)off, SEEK_SET) < 0 ? -1 : write(h->fd, iov->iov_base, iov->iov_len);
+	else
+		r = pwritev(h->fd, iov, n, (off_t)off);
 	return r < 0 ? -errno : r;
 }
 
@@ -188,7 +199,7 @@ static int api_drop(struct handle *h)
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	struct stat st;
 
-	if (options.kernel)
+	if (options.kernel && !options.preload)
 		return -posix_fadvise(h->fd, 0, 0, POSIX_FADV_DONTNEED);
 	if (control < 0 || owner != getpid()) {
 		control = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -898,7 +909,7 @@ static void do_mremap(enum op op, struct mapping *m)
 		if (op == OP_MREMAP_DUP) {
 			copy = mapping_free_slot();
 			/* The kernel duplicates shared mappings only; a read-only handle's is private underneath. */
-			if (!copy || !m->shared || (m->by_reader && !options.kernel))
+			if (!copy || !m->shared || (m->by_reader && (!options.kernel || options.preload)))
 				return;
 		}
 		if (op == OP_MREMAP_MOVE || rng_one_in(2)) {
@@ -927,9 +938,13 @@ static void do_mremap(enum op op, struct mapping *m)
 static void store_compare(int file, uint64_t off, uint64_t len, const char *what)
 {
 	struct model_file *f = &model->file[file];
+	char path[sizeof(f->path) + 32];
 	uint64_t done = 0;
-	int fd = open(f->path, O_RDONLY | O_CLOEXEC);
+	int fd;
 
+	/* A name that no pattern matches. */
+	snprintf(path, sizeof(path), "%s%s", options.preload ? "/proc/self/root" : "", f->path);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		fail_at(file, off, "open %s: %s", f->path, strerror(errno));
 	while (done < len) {
@@ -1714,20 +1729,24 @@ static void wait_stopped(pid_t pid)
 static size_t sockets_take(pid_t pid, int *fds, size_t max)
 {
 	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	char path[64], link[64];
+	struct dirent *e;
 	size_t n = 0;
+	DIR *d;
 
-	for (int i = 3; pidfd >= 0 && i < 256 && n < max; i++) {
-		char path[64], link[64];
-		ssize_t len;
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	d = opendir(path);
+	while (pidfd >= 0 && d && n < max && (e = readdir(d))) {
+		ssize_t len = readlinkat(dirfd(d), e->d_name, link, sizeof(link) - 1);
 
-		snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)pid, i);
-		len = readlink(path, link, sizeof(link) - 1);
 		if (len < 8 || memcmp(link, "socket:", 7))
 			continue;
-		fds[n] = (int)syscall(SYS_pidfd_getfd, pidfd, i, 0);
+		fds[n] = (int)syscall(SYS_pidfd_getfd, pidfd, atoi(e->d_name), 0);
 		if (fds[n] >= 0)
 			n++;
 	}
+	if (d)
+		closedir(d);
 	if (pidfd >= 0)
 		close(pidfd);
 	return n;
@@ -1755,7 +1774,7 @@ static void do_kill_worker(int slot)
 	child = atomic_load(&model->slots[child_slot].pid);
 	if (child)
 		wait_stopped(child);
-	if (!options.kernel && (in_request(slot) || in_request(child_slot))) {
+	if ((!options.kernel || options.preload) && (in_request(slot) || in_request(child_slot))) {
 		n = sockets_take(pid, fds, ELEMS(fds));
 		if (child)
 			n += sockets_take(child, fds + n, ELEMS(fds) - n);
@@ -1949,7 +1968,7 @@ static void remove_files(void)
 		fprintf(stderr, "exerciser: %s is left\n", work_dir);
 }
 
-static void files_make(void)
+static void work_dir_make(void)
 {
 	const char *tmp = options.dir ? options.dir : getenv("TMPDIR");
 
@@ -1958,6 +1977,10 @@ static void files_make(void)
 		fprintf(stderr, "exerciser: %s: %s\n", work_dir, strerror(errno));
 		exit(2);
 	}
+}
+
+static void files_make(void)
+{
 	self = MODEL_SLOTS_MAX - 1;
 	rng_state = model->seed;
 	for (int i = 0; i < model->files; i++) {
@@ -1975,6 +1998,50 @@ static void files_make(void)
 		close(fd);
 		atomic_store(&f->size, size);
 	}
+}
+
+/*
+ * Starts the daemon and becomes this program once more, under the library, with the daemon as its child. The second time it only looks up what
+ * the first has made.
+ */
+static void preload_begin(char **argv)
+{
+	const char *dir = getenv("EXERCISER_DIR"), *pid = getenv("EXERCISER_DAEMON");
+	char text[400];
+
+	if (dir && pid) {
+		snprintf(work_dir, sizeof(work_dir), "%s", dir);
+		snprintf(socket_path, sizeof(socket_path), "%s/socket", dir);
+		daemon_pid = (pid_t)atoi(pid);
+		return;
+	}
+	work_dir_make();
+	daemon_run();
+	snprintf(text, sizeof(text), "%d", (int)daemon_pid);
+	setenv("EXERCISER_DIR", work_dir, 1);
+	setenv("EXERCISER_DAEMON", text, 1);
+	snprintf(text, sizeof(text), "%s/file*", work_dir);
+	setenv("PAGECACHED_PATHS", text, 1);
+	setenv("PAGECACHED_SOCKET", socket_path, 1);
+	setenv("LD_PRELOAD", options.library, 1);
+	execv("/proc/self/exe", argv);
+	fprintf(stderr, "exerciser: cannot run itself: %s\n", strerror(errno));
+	exit(2);
+}
+
+/* Else it would be the kernel that is tested. */
+static void preload_check(void)
+{
+	char link[64], target[64] = "";
+	int fd = open(model->file[0].path, O_RDONLY | O_CLOEXEC);
+
+	/* What the kernel says, by a name that the library does not know. */
+	snprintf(link, sizeof(link), "/proc/thread-self/root/proc/self/fd/%d", fd);
+	if (readlink(link, target, sizeof(target) - 1) < 0 || !strstr(target, "memfd:pagecached-file")) {
+		fprintf(stderr, "exerciser: %s is not a file of the preload library\n", model->file[0].path);
+		exit(2);
+	}
+	close(fd);
 }
 
 /* Sets the weights of the named operations to 0, or of all others. */
@@ -2010,7 +2077,8 @@ static void usage(FILE *out)
 		"  --memory MIB       memory_max of the daemon that is started (default 1024)\n"
 		"  --epoch N          operations between full comparisons (default 50000)\n"
 		"  --without LIST     leave these operations out; --only LIST: do only these\n"
-		"  --backend B        pagecached (default), or kernel: the same on plain files\n"
+		"  --backend B        pagecached (default), kernel: the same on plain files, or preload: on plain files under the preload library\n"
+		"  --library PATH     the preload library (default $PAGECACHED_PRELOAD)\n"
 		"  --daemon PATH      start this daemon (default $PAGECACHED_BIN)\n"
 		"  --socket PATH      use a running one instead\n"
 		"  --dir DIR          files go here (default $TMPDIR or /var/tmp)\n"
@@ -2041,7 +2109,7 @@ static void parse(int argc, char **argv)
 		{ "seed", 1, NULL, 's' }, { "ops", 1, NULL, 'o' }, { "procs", 1, NULL, 'p' }, { "files", 1, NULL, 'f' },
 		{ "duration", 1, NULL, 't' }, { "epoch", 1, NULL, 'e' }, { "memory", 1, NULL, 'm' }, { "without", 1, NULL, 'w' }, { "only", 1, NULL, 'y' },
 		{ "backend", 1, NULL, 'b' }, { "daemon", 1, NULL, 'd' }, { "socket", 1, NULL, 'S' }, { "dir", 1, NULL, 'D' },
-		{ "keep", 0, NULL, 'k' }, { "quiet", 0, NULL, 'q' }, { "help", 0, NULL, 'h' }, { 0 },
+		{ "library", 1, NULL, 'l' }, { "keep", 0, NULL, 'k' }, { "quiet", 0, NULL, 'q' }, { "help", 0, NULL, 'h' }, { 0 },
 	};
 	int c;
 
@@ -2049,6 +2117,7 @@ static void parse(int argc, char **argv)
 		options.seed = (uint64_t)time(NULL);
 	options.seed >>= 32;
 	options.daemon = getenv("PAGECACHED_BIN");
+	options.library = getenv("PAGECACHED_PRELOAD");
 	options.kernel_faults = geteuid() == 0;
 	while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1)
 		switch (c) {
@@ -2064,20 +2133,26 @@ static void parse(int argc, char **argv)
 		case 'd': options.daemon = optarg; break;
 		case 'S': options.socket = optarg; break;
 		case 'D': options.dir = optarg; break;
+		case 'l': options.library = optarg; break;
 		case 'k': options.keep_files = true; break;
 		case 'q': options.quiet = true; break;
 		case 'b':
-			if (strcmp(optarg, "kernel") && strcmp(optarg, "pagecached")) {
-				fprintf(stderr, "exerciser: --backend %s: kernel or pagecached\n", optarg);
+			if (strcmp(optarg, "kernel") && strcmp(optarg, "pagecached") && strcmp(optarg, "preload")) {
+				fprintf(stderr, "exerciser: --backend %s: pagecached, kernel or preload\n", optarg);
 				exit(2);
 			}
-			options.kernel = !strcmp(optarg, "kernel");
+			options.preload = !strcmp(optarg, "preload");
+			options.kernel = options.preload || !strcmp(optarg, "kernel");
 			break;
 		case 'h': usage(stdout); exit(0);
 		default: usage(stderr); exit(2);
 		}
 	if (optind < argc || (!options.kernel && !options.daemon && !options.socket)) {
 		fprintf(stderr, "exerciser: %s\n", optind < argc ? "no arguments are wanted" : "--daemon or --socket is wanted");
+		exit(2);
+	}
+	if (options.preload && (!options.daemon || !options.library || options.socket)) {
+		fprintf(stderr, "exerciser: --backend preload wants --daemon and --library\n");
 		exit(2);
 	}
 	if (!options.kernel_faults)
@@ -2098,15 +2173,21 @@ int main(int argc, char **argv)
 
 	parse(argc, argv);
 	clock_gettime(CLOCK_MONOTONIC, &started);
+	if (options.preload)
+		preload_begin(argv);
+	else
+		work_dir_make();
 	fprintf(stderr, "exerciser: --seed %" PRIu64 " --ops %" PRIu64 " --procs %d --files %d --epoch %" PRIu64 "%s\n", options.seed, options.ops,
-		options.procs, options.files, options.epoch, options.kernel ? " --backend kernel" : "");
+		options.procs, options.files, options.epoch, options.preload ? " --backend preload" : options.kernel ? " --backend kernel" : "");
 	if (model_new(options.seed, options.procs, options.files)) {
 		fprintf(stderr, "exerciser: no memory for the model\n");
 		return 2;
 	}
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	files_make();
-	if (options.socket)
+	if (options.preload)
+		preload_check();
+	else if (options.socket)
 		snprintf(socket_path, sizeof(socket_path), "%s", options.socket);
 	else if (!options.kernel)
 		daemon_run();
