@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by scripts that run a daemon of their own: a private folder, socket, state and, as root, bpffs; all of it gone at the end.
+# Sourced by scripts that run a daemon of their own: a private folder, socket, state and, as root, bpffs; all of it gone at the end
+# (but the folder with KEEP=1).
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -70,6 +71,6 @@ private_end() {
 	if [ -n "$private_bpffs" ]; then
 		umount "$private_bpffs" || status=1
 	fi
-	rm -rf --one-file-system "$work"
+	[ -n "${KEEP:-}" ] || rm -rf --one-file-system "$work"
 	exit $status
 }
