@@ -28,7 +28,25 @@
 
 #include "libclient/internal.h"
 
+struct fd_hooks fd_hooks;
+
 struct lib lib = { .lock = PTHREAD_MUTEX_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER };
+
+int fd_keep(int fd)
+{
+	int moved;
+
+	if (fd < 0 || !fd_hooks.made)
+		return fd;
+	/* Where there is no number left from `base` on, the one it has must do. */
+	moved = fd >= fd_hooks.base ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, fd_hooks.base);
+	if (moved >= 0)
+		close_fd(&fd);
+	else
+		moved = fd;
+	fd_hooks.made(moved);
+	return moved;
+}
 
 static void file_link(struct pgc_file *f)
 {
@@ -101,7 +119,7 @@ static int file_make_socket(struct pgc_file *f)
 	int fd;
 
 	pthread_mutex_lock(&lib.lock);
-	fd = f->conn.fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	fd = f->conn.fd = fd_keep(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
 	pthread_mutex_unlock(&lib.lock);
 	return fd < 0 ? -errno : 0;
 }
@@ -118,7 +136,7 @@ static int file_make_uffd(struct pgc_file *f, int dev, bool *ret_kernel)
 		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
 	if (fd < 0)
 		r = -errno;
-	f->uffd = fd;
+	f->uffd = fd_keep(fd);
 	pthread_mutex_unlock(&lib.lock);
 	return r;
 }
@@ -194,7 +212,7 @@ static int file_shake(struct pgc_file *f)
 		pthread_mutex_lock(&lib.lock);
 		f->mem_dev = st.st_dev;
 		f->mem_ino = st.st_ino;
-		f->memfd = take_fd(&memfd);
+		f->memfd = fd_keep(take_fd(&memfd));
 		pthread_mutex_unlock(&lib.lock);
 	}
 	f->file_dev = m.open_reply.file_dev;
@@ -321,7 +339,7 @@ static int reopen(int fd, int flags)
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	r = open(path, flags | O_CLOEXEC | O_NOCTTY);
-	return r < 0 ? -errno : r;
+	return r < 0 ? -errno : fd_keep(r);
 }
 
 static int check_kind(int fd)
@@ -395,7 +413,7 @@ static int open_path(const char *path, int flags, mode_t mode)
 		close(fd);
 		return r;
 	}
-	return fd;
+	return fd_keep(fd);
 }
 
 PGC_PUBLIC int pgc_open(struct pgc_file **ret, const char *path_or_uri, int flags, mode_t mode)
@@ -457,6 +475,7 @@ PGC_PUBLIC int pgc_fdopen(struct pgc_file **ret, int fd)
 		own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 		if (own < 0)
 			return -errno;
+		own = fd_keep(own);
 		direct = false;
 	}
 	return open_handle(ret, own, NULL, acc, flags & O_SYNC, direct);

@@ -28,6 +28,9 @@
 #define conn_hung_up pgcpriv_conn_hung_up
 #define conn_init pgcpriv_conn_init
 #define conn_request pgcpriv_conn_request
+#define fd_hooks pgcpriv_fd_hooks
+#define fd_keep pgcpriv_fd_keep
+#define file_append pgcpriv_file_append
 #define file_connect pgcpriv_file_connect
 #define file_destroy pgcpriv_file_destroy
 #define file_forked pgcpriv_file_forked
@@ -61,12 +64,6 @@
 #define RW_MAX 0x7ffff000u     /* what one read(2) or write(2) moves at most */
 
 #define CLEANUP(f) __attribute__((cleanup(f)))
-static inline void cleanup_close(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-}
-#define _cleanup_close_ CLEANUP(cleanup_close)
 static inline int take_fd(int *fd)
 {
 	int r = *fd;
@@ -74,12 +71,33 @@ static inline int take_fd(int *fd)
 	*fd = -1;
 	return r;
 }
+
+/*
+ * Where descriptors of the library's own go when the program must not notice them (preload/): at numbers from `base` on, each told to
+ * `made`; `close` closes one, perhaps later. Set before the first handle, or never.
+ */
+struct fd_hooks {
+	int base;
+	void (*made)(int fd);
+	void (*close)(int fd);
+};
+extern struct fd_hooks fd_hooks;
+
 static inline void close_fd(int *fd)
 {
-	if (*fd >= 0)
+	if (*fd >= 0 && fd_hooks.close)
+		fd_hooks.close(*fd);
+	else if (*fd >= 0)
 		close(*fd);
 	*fd = -1;
 }
+/* A new descriptor, or a negative error, which stays: the number where it is kept. */
+int fd_keep(int fd);
+static inline void cleanup_close(int *fd)
+{
+	close_fd(fd);
+}
+#define _cleanup_close_ CLEANUP(cleanup_close)
 
 /*
  * Most of what the library does passes a cancellation point with its record on a list or with a slot taken. A
@@ -199,6 +217,9 @@ int file_connect(struct pgc_file *f);
 /* conn_request() on a handle's connection, which is made first if need be. No descriptors in the reply. */
 int file_request(struct pgc_file *f, struct pgc_msg *msg, const int *fds, int n_fds);
 int file_sync(struct pgc_file *f, bool data);
+/* io.c: pgc_append() of a vector, of which `n` bytes are written. */
+struct iovec;
+ssize_t file_append(struct pgc_file *f, const struct iovec *iov, int iovcnt, size_t n, off_t *ret_off);
 /*
  * A range of the file behind that memfd, through `first` (may be NULL) if it is a handle of it, else through any other.
  * 0 when no handle has it: it is not ours. `async`: starts it only.

@@ -185,7 +185,7 @@ static int xfer_make(struct pgc_file *f)
 		return fd;
 	r = conn_request(&f->conn, &m, &fd, 1, NULL, 0);
 	if (r == 0)
-		f->xfer_fd = take_fd(&fd);
+		f->xfer_fd = fd_keep(take_fd(&fd));
 	return r;
 }
 
@@ -377,24 +377,18 @@ static ssize_t append_large(struct pgc_file *f, struct cursor c, size_t n, off_t
 	return write_request(f, 0, done, 0, PGC_WRITE_APPEND | PGC_WRITE_DATAFD, fd, ret_off);
 }
 
-PGC_PUBLIC ssize_t pgc_append(struct pgc_file *f, const void *buf, size_t n, off_t *ret_off)
+ssize_t file_append(struct pgc_file *f, const struct iovec *iov, int iovcnt, size_t n, off_t *ret_off)
 {
-	NO_CANCEL;
-	struct iovec iov = { (void *)buf, MIN(n, RW_MAX) };
-	struct cursor c = { &iov, 1, 0 };
+	struct cursor c = { iov, iovcnt, 0 };
 	off_t at = 0;
-	ssize_t k;
+	ssize_t k = check_write(f, 0, &n);
 
-	if (!f)
-		return -EBADF;
-	k = check_write(f, 0, &iov.iov_len);
 	if (k < 0)
 		return k;
-	if (iov.iov_len == 0) {
+	if (n == 0) {
 		at = (off_t)__atomic_load_n(&f->control->size, __ATOMIC_ACQUIRE);
 	} else {
-		k = iov.iov_len <= PGC_WRITE_MAX ? write_step(f, &c, iov.iov_len, 0, PGC_WRITE_APPEND, &at) :
-						   append_large(f, c, iov.iov_len, &at);
+		k = n <= PGC_WRITE_MAX ? write_step(f, &c, n, 0, PGC_WRITE_APPEND, &at) : append_large(f, c, n, &at);
 		if (k == 0)
 			k = -EIO;
 		k = sync_written(f, k);
@@ -402,4 +396,12 @@ PGC_PUBLIC ssize_t pgc_append(struct pgc_file *f, const void *buf, size_t n, off
 	if (k >= 0 && ret_off)
 		*ret_off = at;
 	return k;
+}
+
+PGC_PUBLIC ssize_t pgc_append(struct pgc_file *f, const void *buf, size_t n, off_t *ret_off)
+{
+	NO_CANCEL;
+	struct iovec iov = { (void *)buf, MIN(n, RW_MAX) };
+
+	return f ? file_append(f, &iov, 1, iov.iov_len, ret_off) : -EBADF;
 }

@@ -53,7 +53,6 @@ struct ofd {
 	struct pgc_file *file;
 	unsigned refs;             /* descriptors in the table and calls under way */
 	int accmode;               /* as the program opened it */
-	bool created;              /* not yet used for anything: see open.c */
 	dev_t holder_dev;          /* identity of the placeholder */
 	ino_t holder_ino;
 	dev_t dev;                 /* of the file */
@@ -72,9 +71,9 @@ extern HIDDEN struct shim shim;
 extern HIDDEN struct ofd *fd_table[FD_MAX]; /* atomic pointers */
 extern HIDDEN __thread int shim_depth __attribute__((tls_model("initial-exec")));
 
-struct shim_scope { sigset_t old; };
+struct shim_scope { bool open; sigset_t old; };
 HIDDEN struct shim_scope shim_enter(void);
-HIDDEN void shim_leave(struct shim_scope *s); /* keeps errno */
+HIDDEN void shim_leave(struct shim_scope *s); /* keeps errno; a second time does nothing */
 #define ENTER struct shim_scope shim_scope_ CLEANUP(shim_leave) __attribute__((unused)) = shim_enter()
 
 /* A line on stderr with PAGECACHED_DEBUG=1. Keeps errno. */
@@ -122,7 +121,6 @@ static inline void ofd_putp(struct ofd **o)
 	if (!o) { \
 		o##_hidden = fd_is_hidden(fd); \
 		shim_leave(&shim_scope_); \
-		shim_scope_ = (struct shim_scope){ 0 }; \
 		if (o##_hidden) { \
 			errno = EBADF; \
 			return (__typeof__(otherwise))-1; \
@@ -137,6 +135,11 @@ HIDDEN void table_clear(int fd);
 /* close(2), dup2(2) and the like with the table, in one step for other threads. `make` returns a new descriptor or -1. */
 HIDDEN int table_close(int fd);
 HIDDEN int table_dup(struct ofd *o, int (*make)(void *arg), void *arg);
+/* The first descriptor from `fd` on, up to `last`, that has an entry; -1: none. */
+HIDDEN int table_find_next(int fd, int last);
+/* The descriptor is the library's own from now on (also the hook of libpagecached). */
+HIDDEN void table_hide(int fd);
+HIDDEN void table_forked(void);
 
 /* A handle on `fd`, a description of the real file whose descriptor is taken over; NULL and errno. The ofd has one reference. */
 HIDDEN struct ofd *ofd_new(int fd, const char *path, int accmode);
@@ -149,7 +152,7 @@ static inline int ofd_real(const struct ofd *o) { return o->file->buffered; }
 HIDDEN void real_file_close(int fd);
 /* The program took a record lock on the file, or closed a descriptor of it (then all are dropped, as POSIX says). */
 HIDDEN void record_locks_taken(const struct ofd *o);
-HIDDEN void record_locks_drop(dev_t dev, ino_t ino, int fd);
+HIDDEN void record_locks_drop(const struct ofd *o);
 
 /* --- placeholder.c --- */
 
@@ -158,6 +161,7 @@ HIDDEN void record_locks_drop(dev_t dev, ino_t ino, int fd);
  * one, or -errno. *ret: its identity. It also tells its own story to a program that inherits it by exec.
  */
 HIDDEN int placeholder_make(const struct ofd *o, int flags, struct stat *ret);
+#define PLACEHOLDER_NAME "pagecached-file"
 struct placeholder {
 	int accmode, flags;
 	int real;                  /* the real file's descriptor, which survives exec beside it */
@@ -198,6 +202,10 @@ HIDDEN int open_ours(int dirfd, const char *path, const char *abs, int flags, mo
 HIDDEN ssize_t ofd_read(struct ofd *o, int fd, const struct iovec *iov, int n);
 HIDDEN ssize_t ofd_write(struct ofd *o, int fd, const struct iovec *iov, int n);
 HIDDEN off_t ofd_seek(struct ofd *o, int fd, off_t off, int whence);
+HIDDEN ssize_t ofd_pread(struct ofd *o, const struct iovec *iov, int n, off_t off);
+/* With O_APPEND on the description at the end, whatever `off`: as pwrite(2) of Linux. */
+HIDDEN ssize_t ofd_pwrite(struct ofd *o, int fd, const struct iovec *iov, int n, off_t off);
+static inline uint64_t ofd_size(const struct ofd *o) { return __atomic_load_n(&o->file->control->size, __ATOMIC_ACQUIRE); }
 HIDDEN int ofd_stat(struct ofd *o, struct stat *ret);
 
 /* --- stat.c --- */
@@ -216,3 +224,10 @@ HIDDEN void exec_write_out(const char *path);
 
 /* stdin, stdout and stderr, where their descriptors are ours, become streams through the library. At start, after exec_adopt(). */
 HIDDEN void stdio_adopt(void);
+/* Around a change of what descriptor `fd` stands for, when the old or the new is ours. Outside a scope. */
+HIDDEN void stdio_fd_changing(int fd);
+HIDDEN void stdio_fd_changed(int fd);
+
+/* Interim: until the headers have them. */
+int pgc_seek(struct pgc_file *f, off_t off, int whence, off_t *ret);
+int file_write_out(struct pgc_file *f, uint64_t off, uint64_t len, bool wait);

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Placeholders: what a program's descriptor number really is. A memfd of its own for each open, sealed, and opened again for writing only: nothing can be read
+ * from it, written to it or mapped of it, but it has a file offset and status flags, which the kernel shares between dup, fork and exec. Its
+ * content says what it stands for, for the program that finds it after exec.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "preload.h"
+
+#define MAGIC 0x50474350u      /* "PGCP" */
+#define VERSION 1
+/* What of open(2)'s flags the description keeps. */
+#define STATUS (O_APPEND | O_NONBLOCK | O_ASYNC | O_DIRECT | O_SYNC | O_DSYNC | O_NOATIME)
+
+struct content {
+	uint32_t magic, version;
+	int32_t accmode, flags, real;
+	uint32_t path_len;
+	uint64_t dev, ino;
+	char path[4096];
+};
+
+int placeholder_make(const struct ofd *o, int flags, struct stat *ret)
+{
+	struct content c = {
+		.magic = MAGIC, .version = VERSION, .accmode = o->accmode, .flags = flags & STATUS, .real = ofd_real(o),
+		.path_len = (uint32_t)strlen(o->path), .dev = o->dev, .ino = o->ino,
+	};
+	size_t len = offsetof(struct content, path) + c.path_len + 1;
+	char link[40];
+	int fd, memfd;
+
+	if (c.path_len >= sizeof(c.path))
+		return -ENAMETOOLONG;
+	strcpy(c.path, o->path);
+	memfd = memfd_create(PLACEHOLDER_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (memfd < 0)
+		return -errno;
+	if (REAL(write)(memfd, &c, len) != (ssize_t)len || REAL(fcntl)(memfd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0 ||
+	    REAL(fstat)(memfd, ret) < 0) {
+		REAL(close)(memfd);
+		return -EIO;
+	}
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", memfd);
+	fd = REAL(open)(link, O_WRONLY | O_CLOEXEC | (flags & STATUS));
+	if (fd < 0) {
+		fd = -errno;
+		REAL(close)(memfd);
+		return fd;
+	}
+	/* The lowest number is the one that the memfd has: there the new description goes. */
+	if (REAL(dup3)(fd, memfd, flags & O_CLOEXEC) < 0) {
+		int r = -errno;
+
+		REAL(close)(memfd);
+		REAL(close)(fd);
+		return r;
+	}
+	REAL(close)(fd);
+	return memfd;
+}
+
+int placeholder_read(int fd, struct placeholder *ret)
+{
+	static const char name[] = "/memfd:" PLACEHOLDER_NAME " (deleted)";
+	char link[40], target[sizeof(name) + 1];
+	struct content c = { 0 };
+	ssize_t n;
+	int own;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, target, sizeof(target));
+	if (n != (ssize_t)sizeof(name) - 1 || memcmp(target, name, sizeof(name) - 1) != 0)
+		return 0;
+	own = REAL(open)(link, O_RDONLY | O_CLOEXEC);
+	if (own < 0)
+		return -errno;
+	n = REAL(pread)(own, &c, sizeof(c), 0);
+	if (REAL(fstat)(own, &ret->self) < 0)
+		n = -1;
+	REAL(close)(own);
+	if (n <= (ssize_t)offsetof(struct content, path) || c.magic != MAGIC || c.version != VERSION || c.path_len >= sizeof(c.path))
+		return 0;
+	ret->accmode = c.accmode;
+	ret->flags = c.flags;
+	ret->real = c.real;
+	ret->dev = c.dev;
+	ret->ino = c.ino;
+	memcpy(ret->path, c.path, c.path_len);
+	ret->path[c.path_len] = '\0';
+	return 1;
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * State, scopes and the start of the preload library.
+ *
+ * Before the constructor has run, and where it fails, nothing is taken over: `paths_any` is false and the table is empty.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "preload.h"
+
+/* Enough for the hidden descriptors of a thousand files, and not so many that programs which close all that could be open take long. */
+#define NOFILE_WANTED 16384
+
+struct shim shim = { .lock = PTHREAD_MUTEX_INITIALIZER };
+__thread int shim_depth __attribute__((tls_model("initial-exec")));
+
+struct shim_scope shim_enter(void)
+{
+	struct shim_scope s = { .open = true };
+	sigset_t wait;
+
+	/* What a thread's own mistake raises must come at once. */
+	sigfillset(&wait);
+	sigdelset(&wait, SIGSEGV);
+	sigdelset(&wait, SIGBUS);
+	sigdelset(&wait, SIGILL);
+	sigdelset(&wait, SIGFPE);
+	sigdelset(&wait, SIGTRAP);
+	sigdelset(&wait, SIGABRT);
+	sigdelset(&wait, SIGSYS);
+	pthread_sigmask(SIG_BLOCK, &wait, &s.old);
+	shim_depth++;
+	return s;
+}
+
+void shim_leave(struct shim_scope *s)
+{
+	int saved = errno;
+
+	if (!s->open)
+		return;
+	s->open = false;
+	shim_depth--;
+	pthread_sigmask(SIG_SETMASK, &s->old, NULL);
+	errno = saved;
+}
+
+void shim_debug(const char *format, ...)
+{
+	int saved = errno, n;
+	char line[1024];
+	va_list ap;
+
+	if (!shim.debug)
+		return;
+	va_start(ap, format);
+	n = vsnprintf(line, sizeof(line) - 1, format, ap);
+	va_end(ap);
+	if (n > 0) {
+		n = MIN(n, (int)sizeof(line) - 2);
+		line[n++] = '\n';
+		(void)!REAL(write)(STDERR_FILENO, line, (size_t)n);
+	}
+	errno = saved;
+}
+
+static void prepare(void)
+{
+	pthread_mutex_lock(&shim.lock);
+}
+
+static void parent(void)
+{
+	pthread_mutex_unlock(&shim.lock);
+}
+
+static void child(void)
+{
+	pthread_mutex_init(&shim.lock, NULL);
+	table_forked();
+}
+
+/* Hidden descriptors lie in the upper half of what there may be. */
+static void make_room(void)
+{
+	struct rlimit limit;
+
+	shim.fd_base = 256;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	if (limit.rlim_cur < NOFILE_WANTED && limit.rlim_cur < limit.rlim_max) {
+		struct rlimit more = { MIN(limit.rlim_max, (rlim_t)NOFILE_WANTED), limit.rlim_max };
+
+		if (setrlimit(RLIMIT_NOFILE, &more) == 0)
+			limit = more;
+	}
+	shim.fd_base = (int)MIN(limit.rlim_cur / 2, (rlim_t)FD_MAX / 2);
+}
+
+/* A descriptor of the library's own goes. Of a regular file it may be one that locks hang on. */
+static void close_own(int fd)
+{
+	if (fd_is_hidden(fd))
+		__atomic_store_n(&fd_table[fd], NULL, __ATOMIC_RELEASE);
+	real_file_close(fd);
+}
+
+__attribute__((constructor)) static void start(void)
+{
+	const char *patterns = secure_getenv("PAGECACHED_PATHS"), *debug = secure_getenv("PAGECACHED_DEBUG");
+
+	shim.debug = debug && *debug && strcmp(debug, "0") != 0;
+	make_room();
+	fd_hooks = (struct fd_hooks){ .base = shim.fd_base, .made = table_hide, .close = close_own };
+	pthread_atfork(prepare, parent, child);
+	if (patterns && *patterns)
+		paths_init(patterns);
+	exec_adopt();
+	stdio_adopt();
+}

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The table of descriptors and the ofds behind them.
+ *
+ * An ofd lives as long as a descriptor or a call under way counts on it. The table is a claim, proved at each use: a descriptor that was closed by code
+ * that we do not see, and given out again for something else, is not the placeholder any more, whose inode number is unique.
+ *
+ * Record locks: those of fcntl(2) belong to the process and the inode, and go when the process closes any descriptor of it. What the library closes
+ * for itself must not do that, and what the program closes must, so descriptors of a file on which locks may be held wait in a graveyard until
+ * the program closes one.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "preload.h"
+
+#define LOCKED_MAX 64          /* files with record locks whose late descriptors are looked after */
+#define GRAVES 16              /* of one file */
+
+struct ofd *fd_table[FD_MAX];
+
+/* Under shim.lock. n: descriptors that wait. */
+static struct locked { bool used; dev_t dev; ino_t ino; int n, fd[GRAVES]; } locked[LOCKED_MAX];
+static bool any_locked; /* atomic, relaxed: a hint for those who hold no lock themselves */
+
+static struct ofd *entry(int fd)
+{
+	return (unsigned)fd < FD_MAX ? __atomic_load_n(&fd_table[fd], __ATOMIC_ACQUIRE) : NULL;
+}
+
+/* With the lock held. Returns what was there, whose reference is the caller's now; NULL for what has none. */
+static struct ofd *replace(int fd, struct ofd *o)
+{
+	struct ofd *old = entry(fd);
+
+	if ((unsigned)fd < FD_MAX)
+		__atomic_store_n(&fd_table[fd], o, __ATOMIC_RELEASE);
+	return old == OFD_HIDDEN ? NULL : old;
+}
+
+static void destroy(struct ofd *o)
+{
+	pgc_close(o->file);
+	free(o->path);
+	free(o);
+}
+
+void ofd_put(struct ofd *o)
+{
+	bool last;
+	ENTER;
+
+	pthread_mutex_lock(&shim.lock);
+	last = --o->refs == 0;
+	pthread_mutex_unlock(&shim.lock);
+	if (last)
+		destroy(o);
+}
+
+struct ofd *ofd_get(int fd)
+{
+	struct ofd *o, *gone = NULL;
+	struct stat st;
+
+	pthread_mutex_lock(&shim.lock);
+	o = entry(fd);
+	if (o == OFD_HIDDEN)
+		o = NULL;
+	if (o && (REAL(fstat)(fd, &st) < 0 || st.st_ino != o->holder_ino || st.st_dev != o->holder_dev)) {
+		gone = replace(fd, NULL);
+		o = NULL;
+	}
+	if (o)
+		o->refs++;
+	pthread_mutex_unlock(&shim.lock);
+	if (gone) {
+		shim_debug("pagecached: descriptor %d of %s was closed unseen", fd, gone->path);
+		ofd_put(gone);
+	}
+	return o;
+}
+
+void table_set(int fd, struct ofd *o)
+{
+	struct ofd *old;
+
+	pthread_mutex_lock(&shim.lock);
+	old = replace(fd, o);
+	pthread_mutex_unlock(&shim.lock);
+	if (old)
+		ofd_put(old);
+}
+
+void table_clear(int fd)
+{
+	table_set(fd, NULL);
+}
+
+void table_hide(int fd)
+{
+	table_set(fd, OFD_HIDDEN);
+}
+
+int table_close(int fd)
+{
+	struct ofd *old;
+	int r, saved;
+
+	pthread_mutex_lock(&shim.lock);
+	old = replace(fd, NULL);
+	r = REAL(close)(fd);
+	saved = errno;
+	pthread_mutex_unlock(&shim.lock);
+	if (old)
+		ofd_put(old);
+	errno = saved;
+	return r;
+}
+
+int table_dup(struct ofd *o, int (*make)(void *arg), void *arg)
+{
+	struct ofd *old = NULL;
+	int fd, saved;
+
+	pthread_mutex_lock(&shim.lock);
+	fd = make(arg);
+	saved = errno;
+	/* A number beyond the table stays a placeholder that nobody serves: it refuses. */
+	if (fd >= 0 && fd < FD_MAX && entry(fd) != o) {
+		old = replace(fd, o);
+		if (o)
+			o->refs++;
+	}
+	pthread_mutex_unlock(&shim.lock);
+	if (old)
+		ofd_put(old);
+	errno = saved;
+	return fd;
+}
+
+int table_find_next(int fd, int last)
+{
+	last = MIN(last, FD_MAX - 1);
+	for (fd = MAX(fd, 0); fd <= last; fd++)
+		if (__atomic_load_n(&fd_table[fd], __ATOMIC_RELAXED))
+			return fd;
+	return -1;
+}
+
+struct ofd *ofd_new(int fd, const char *path, int accmode)
+{
+	struct ofd *o = calloc(1, sizeof(*o));
+	struct stat st;
+	int r;
+
+	if (o)
+		o->path = strdup(path);
+	if (!o || !o->path) {
+		free(o);
+		errno = ENOMEM;
+		return NULL;
+	}
+	r = REAL(fstat)(fd, &st) < 0 ? -errno : pgc_fdopen(&o->file, fd);
+	if (r < 0) {
+		free(o->path);
+		free(o);
+		errno = -r;
+		return NULL;
+	}
+	o->refs = 1;
+	o->accmode = accmode;
+	o->dev = st.st_dev;
+	o->ino = st.st_ino;
+	return o;
+}
+
+/* --- record locks --- */
+
+static struct locked *locked_find(dev_t dev, ino_t ino)
+{
+	for (struct locked *l = locked; l < locked + LOCKED_MAX; l++)
+		if (l->used && l->dev == dev && l->ino == ino)
+			return l;
+	return NULL;
+}
+
+static bool bury(int fd)
+{
+	struct locked *l;
+	struct stat st;
+	bool buried = false;
+
+	if (!__atomic_load_n(&any_locked, __ATOMIC_RELAXED) || REAL(fstat)(fd, &st) < 0)
+		return false;
+	pthread_mutex_lock(&shim.lock);
+	l = locked_find(st.st_dev, st.st_ino);
+	if (l && l->n < GRAVES) {
+		l->fd[l->n++] = fd;
+		if ((unsigned)fd < FD_MAX)
+			__atomic_store_n(&fd_table[fd], OFD_HIDDEN, __ATOMIC_RELEASE);
+		buried = true;
+	}
+	pthread_mutex_unlock(&shim.lock);
+	return buried;
+}
+
+void real_file_close(int fd)
+{
+	if (!bury(fd))
+		REAL(close)(fd);
+}
+
+void record_locks_taken(const struct ofd *o)
+{
+	struct locked *l;
+
+	pthread_mutex_lock(&shim.lock);
+	l = locked_find(o->dev, o->ino);
+	for (struct locked *m = locked; !l && m < locked + LOCKED_MAX; m++)
+		if (!m->used) {
+			*m = (struct locked){ .used = true, .dev = o->dev, .ino = o->ino };
+			l = m;
+		}
+	__atomic_store_n(&any_locked, true, __ATOMIC_RELAXED);
+	pthread_mutex_unlock(&shim.lock);
+}
+
+static void dig_up(struct locked *l)
+{
+	for (int i = 0; i < l->n; i++) {
+		if ((unsigned)l->fd[i] < FD_MAX)
+			__atomic_store_n(&fd_table[l->fd[i]], NULL, __ATOMIC_RELEASE);
+		REAL(close)(l->fd[i]);
+	}
+	l->used = false;
+	l->n = 0;
+}
+
+void record_locks_drop(const struct ofd *o)
+{
+	struct flock all = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
+	struct locked *l;
+
+	if (!__atomic_load_n(&any_locked, __ATOMIC_RELAXED))
+		return;
+	pthread_mutex_lock(&shim.lock);
+	l = locked_find(o->dev, o->ino);
+	if (l) {
+		REAL(fcntl)(ofd_real(o), F_SETLK, &all);
+		dig_up(l);
+	}
+	pthread_mutex_unlock(&shim.lock);
+}
+
+void table_forked(void)
+{
+	/* A child has no record locks. */
+	for (struct locked *l = locked; l < locked + LOCKED_MAX; l++)
+		if (l->used)
+			dig_up(l);
+	any_locked = false;
+}
