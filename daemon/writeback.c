@@ -209,8 +209,8 @@ static void begin_writeback(struct file *f, uint64_t first, uint64_t n, bool on)
 	}
 }
 
-/* The end of the window of pages that is protected with one call: up to the last dirty page that may be written now. */
-static uint64_t window_end(struct file *f, uint64_t first, uint64_t end)
+/* The end of the window of pages that is protected with one call: up to the last dirty page that may be written now, all kept as the first or all not. */
+static uint64_t window_end(struct file *f, uint64_t first, uint64_t end, bool keep)
 {
 	uint64_t chunk_end = align_down(first, HOST_CHUNK_SIZE / PAGE_SIZE_) + HOST_CHUNK_SIZE / PAGE_SIZE_;
 	uint64_t last = first + 1;
@@ -228,7 +228,7 @@ static uint64_t window_end(struct file *f, uint64_t first, uint64_t end)
 			continue;
 		}
 		p += (unsigned)__builtin_ctzll(pages);
-		if (p >= end)
+		if (p >= end || !!(b->e->keep & (1ull << (p % PGC_BLOCK_PAGES))) != keep)
 			break;
 		if (page_dirty(f, p, &writeback) && writeback)
 			break;
@@ -282,7 +282,7 @@ static bool sync_advance(struct sync_dirty *s)
 	while (s->cursor < s->end) {
 		struct block *b = block_tree_next(&f->blocks, s->cursor / PGC_BLOCK_PAGES, true);
 		uint64_t pages, first, end, bit;
-		bool stays_dirty = false;
+		bool stays_dirty = false, keep;
 		int r;
 
 		if (!b || block_first(b) >= s->end) {
@@ -301,8 +301,13 @@ static bool sync_advance(struct sync_dirty *s)
 			return false;
 		if (file_park(f, first, 1, &s->parked))
 			return false;
-		end = window_end(f, first, s->end);
-		r = writeback_protect_hook ? writeback_protect_hook(f, first, end - first) : 0;
+		keep = b->e->keep & bit;
+		end = window_end(f, first, s->end, keep);
+		/*
+		 * What is kept stays dirty and may change while it is written, so it needs no protection, and must not have any: at the death of a thread the kernel
+		 * stores into robust mutexes that it holds, and no userfaultfd is asked then.
+		 */
+		r = writeback_protect_hook && !keep ? writeback_protect_hook(f, first, end - first) : 0;
 		if (r == -EAGAIN) {
 			uint64_t now = now_ns();
 

@@ -165,12 +165,19 @@ int ofd_stat(struct ofd *o, struct stat *ret)
 
 /* --- read and write --- */
 
+/* A call on something else, whose buffers may lie in mappings of ours. Pages may be dropped again before it comes to them, so not for ever. */
+#define PLAIN(call, iov, n, into) ({ \
+	ssize_t plain_ = (call); \
+	for (int try_ = 0; unlikely(plain_ < 0) && errno == EFAULT && try_ < 8 && mem_fault_in(iov, n, into); try_++) \
+		plain_ = (call); \
+	plain_; })
+
 EXPORT ssize_t read(int fd, void *buf, size_t n)
 {
 	struct iovec iov = { buf, MIN(n, RW_MAX) };
 
 	if (!fd_maybe(fd))
-		return REAL(read)(fd, buf, n);
+		return PLAIN(REAL(read)(fd, buf, n), &iov, 1, true);
 	WITH_OFD(o, fd, REAL(read)(fd, buf, n));
 	return shim_result(ofd_read(o, fd, &iov, 1));
 }
@@ -180,7 +187,7 @@ EXPORT ssize_t write(int fd, const void *buf, size_t n)
 	struct iovec iov = { (void *)buf, MIN(n, RW_MAX) };
 
 	if (!fd_maybe(fd))
-		return REAL(write)(fd, buf, n);
+		return PLAIN(REAL(write)(fd, buf, n), &iov, 1, false);
 	WITH_OFD(o, fd, REAL(write)(fd, buf, n));
 	return shim_result(ofd_write(o, fd, &iov, 1));
 }
@@ -190,7 +197,7 @@ EXPORT ssize_t pread(int fd, void *buf, size_t n, off_t off)
 	struct iovec iov = { buf, MIN(n, RW_MAX) };
 
 	if (!fd_maybe(fd))
-		return REAL(pread)(fd, buf, n, off);
+		return PLAIN(REAL(pread)(fd, buf, n, off), &iov, 1, true);
 	WITH_OFD(o, fd, REAL(pread)(fd, buf, n, off));
 	return shim_result(ofd_pread(o, &iov, 1, off));
 }
@@ -201,7 +208,7 @@ EXPORT ssize_t pwrite(int fd, const void *buf, size_t n, off_t off)
 	struct iovec iov = { (void *)buf, MIN(n, RW_MAX) };
 
 	if (!fd_maybe(fd))
-		return REAL(pwrite)(fd, buf, n, off);
+		return PLAIN(REAL(pwrite)(fd, buf, n, off), &iov, 1, false);
 	WITH_OFD(o, fd, REAL(pwrite)(fd, buf, n, off));
 	return shim_result(ofd_pwrite(o, fd, &iov, 1, off));
 }
@@ -210,7 +217,7 @@ ALSO(pwrite64, pwrite64, pwrite);
 EXPORT ssize_t readv(int fd, const struct iovec *iov, int n)
 {
 	if (!fd_maybe(fd))
-		return REAL(readv)(fd, iov, n);
+		return PLAIN(REAL(readv)(fd, iov, n), iov, n, true);
 	WITH_OFD(o, fd, REAL(readv)(fd, iov, n));
 	return shim_result(ofd_read(o, fd, iov, n));
 }
@@ -218,7 +225,7 @@ EXPORT ssize_t readv(int fd, const struct iovec *iov, int n)
 EXPORT ssize_t writev(int fd, const struct iovec *iov, int n)
 {
 	if (!fd_maybe(fd))
-		return REAL(writev)(fd, iov, n);
+		return PLAIN(REAL(writev)(fd, iov, n), iov, n, false);
 	WITH_OFD(o, fd, REAL(writev)(fd, iov, n));
 	return shim_result(ofd_write(o, fd, iov, n));
 }
@@ -226,7 +233,7 @@ EXPORT ssize_t writev(int fd, const struct iovec *iov, int n)
 EXPORT ssize_t preadv(int fd, const struct iovec *iov, int n, off_t off)
 {
 	if (!fd_maybe(fd))
-		return REAL(preadv)(fd, iov, n, off);
+		return PLAIN(REAL(preadv)(fd, iov, n, off), iov, n, true);
 	WITH_OFD(o, fd, REAL(preadv)(fd, iov, n, off));
 	return shim_result(ofd_pread(o, iov, n, off));
 }
@@ -235,7 +242,7 @@ ALSO(preadv64, preadv64, preadv);
 EXPORT ssize_t pwritev(int fd, const struct iovec *iov, int n, off_t off)
 {
 	if (!fd_maybe(fd))
-		return REAL(pwritev)(fd, iov, n, off);
+		return PLAIN(REAL(pwritev)(fd, iov, n, off), iov, n, false);
 	WITH_OFD(o, fd, REAL(pwritev)(fd, iov, n, off));
 	return shim_result(ofd_pwrite(o, fd, iov, n, off));
 }

@@ -3,6 +3,7 @@
  * Memory. Mappings of files of ours are libpagecached's; what works on ranges of addresses asks its table whether any of the range may be one,
  * and is the kernel's otherwise. mincore(2) needs nothing: the pages of the memfd are what it speaks of.
  */
+#include <limits.h>
 #include <stdarg.h>
 #include <sys/mman.h>
 
@@ -25,6 +26,18 @@ static bool range_ours(const void *addr, size_t len, struct mapping *ret)
 			*ret = m;
 	}
 	return found;
+}
+
+bool mem_fault_in(const struct iovec *iov, int n, bool write)
+{
+	bool any = false;
+
+	for (int i = 0; i < n && i < IOV_MAX; i++)
+		if (range_ours(iov[i].iov_base, iov[i].iov_len, NULL)) {
+			ENTER;
+			any |= map_populate_buffer(iov[i].iov_base, iov[i].iov_len, write, false);
+		}
+	return any;
 }
 
 EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
@@ -121,4 +134,25 @@ EXPORT int mlock2(const void *addr, size_t len, unsigned flags)
 	if (!(flags & MLOCK_ONFAULT))
 		fault_in(addr, len);
 	return REAL(mlock2)(addr, len, flags);
+}
+
+/*
+ * When a thread dies, the kernel marks the robust mutexes that it holds, in memory, and no userfaultfd is asked by then: a page that is write-protected, or gone, stays
+ * as it was, and others wait for ever. So pages with such mutexes are kept: writable by who has stored there, and dirty.
+ */
+EXPORT int pthread_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t *attr)
+{
+	int shared = PTHREAD_PROCESS_PRIVATE, robust = PTHREAD_MUTEX_STALLED, r = REAL(pthread_mutex_init)(mutex, attr);
+	struct mapping m;
+
+	if (r != 0 || !attr || pthread_mutexattr_getpshared(attr, &shared) != 0 || pthread_mutexattr_getrobust(attr, &robust) != 0 ||
+	    shared != PTHREAD_PROCESS_SHARED || robust != PTHREAD_MUTEX_ROBUST || !range_ours(mutex, sizeof(*mutex), &m) || !m.tracked)
+		return r;
+	ENTER;
+	if (table_next((uintptr_t)mutex, (uintptr_t)(mutex + 1), &m)) {
+		if (!m.closed)
+			pgc_keep(m.f, (off_t)m.off, (off_t)m.len, true);
+		file_put(m.f);
+	}
+	return r;
 }

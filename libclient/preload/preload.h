@@ -187,6 +187,14 @@ static inline bool path_maybe(const char *path) { return unlikely(paths_any) && 
 HIDDEN void paths_fd_gone(int fd);
 HIDDEN void paths_fd_dup(int from, int to);
 
+/* --- mem.c --- */
+
+/*
+ * A system call said EFAULT: where the daemon may not serve faults taken in the kernel, that is what buffers in mappings of ours that were not touched yet
+ * look like. True: something was filled, so try again.
+ */
+HIDDEN bool mem_fault_in(const struct iovec *iov, int n, bool write);
+
 /* --- open.c --- */
 
 /*

@@ -76,6 +76,39 @@ SYSTEM_TEST(sequential_scan_is_not_one_fault_a_page)
 	CHECK_EQ(s.fill_bytes, pages * PAGE);
 }
 
+/* The kernel marks the mutexes of a thread that dies, and asks no userfaultfd then: their page must stay writable over a write-out. */
+SYSTEM_TEST(robust_mutex_in_a_kept_page_survives_the_death_of_its_owner)
+{
+	struct pgc_file *f = open_file(make_file("f", 4 * PAGE, 1), O_RDWR);
+	struct { pthread_mutex_t mutex; int locked; } *m = (void *)map(f, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+	struct timespec limit;
+	pthread_mutexattr_t attr;
+	pid_t child;
+
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+	pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+	CHECK_EQ(pgc_keep(f, 0, PAGE, true), 0);
+	m->locked = 0;
+	CHECK_EQ(pthread_mutex_init(&m->mutex, &attr), 0);
+	child = fork();
+	CHECK(child >= 0);
+	if (child == 0) {
+		pthread_mutex_lock(&m->mutex);
+		__atomic_store_n(&m->locked, 1, __ATOMIC_RELEASE);
+		pause();
+		_exit(0);
+	}
+	while (!__atomic_load_n(&m->locked, __ATOMIC_ACQUIRE))
+		usleep(1000);
+	CHECK_EQ(pgc_fsync(f), 0);
+	CHECK_EQ(kill(child, SIGKILL), 0);
+	CHECK_EQ(waitpid(child, NULL, 0), child);
+	clock_gettime(CLOCK_REALTIME, &limit);
+	limit.tv_sec += 10;
+	CHECK_EQ(pthread_mutex_timedlock(&m->mutex, &limit), EOWNERDEAD);
+}
+
 SYSTEM_TEST(second_mapping_of_a_warm_file_reads_nothing)
 {
 	size_t pages = 1024;
@@ -623,6 +656,7 @@ SYSTEM_TESTS_MAIN("faults",
 	cmocka_unit_test(cold_file_is_read_backwards_and_at_random),
 	cmocka_unit_test(sequential_scan_is_not_one_fault_a_page),
 	cmocka_unit_test(second_mapping_of_a_warm_file_reads_nothing),
+	cmocka_unit_test(robust_mutex_in_a_kept_page_survives_the_death_of_its_owner),
 	cmocka_unit_test(short_reads_of_the_store_go_on_where_they_stopped),
 	cmocka_unit_test(populate_of_a_private_and_a_read_only_mapping_shows_the_bytes),
 	cmocka_unit_test(holes_are_kept_when_a_sparse_file_is_stored_into_elsewhere),

@@ -284,6 +284,26 @@ static void protecting_is_tried_again_when_an_event_waits(void **state)
 	rig_free(rig);
 }
 
+static void kept_pages_are_written_without_protection(void **state)
+{
+	struct rig *rig = protect_rig = rig_new(8 * PAGE, 1000);
+
+	writeback_protect_hook = protect;
+	protect_calls = protect_refuse = 0;
+	rig_fill(rig, 0, 8);
+	rig_store_page(rig, 1, 'a');
+	rig_store_page(rig, 2, 'k');
+	rig_store_page(rig, 3, 'b');
+	block_set_keep(block_tree_find(&rig->f->blocks, 0), 1ull << 2, true);
+	assert_int_equal(sync_all(rig), 0);
+	assert_int_equal(protect_calls, 2); /* what lies before and behind it */
+	assert_int_equal(rig->store.data[2 * PAGE], 'k');
+	assert_true(rig_dirty(rig, 2));
+	assert_false(rig_dirty(rig, 1) || rig_dirty(rig, 3));
+	writeback_protect_hook = NULL;
+	rig_free(rig);
+}
+
 static void pages_that_cannot_be_protected_are_written_and_stay_dirty(void **state)
 {
 	struct rig *rig = protect_rig = rig_new(8 * PAGE, 1000);
@@ -367,6 +387,7 @@ int main(void)
 		cmocka_unit_test(a_sync_waits_for_writes_that_others_began),
 		cmocka_unit_test(pages_are_protected_before_they_are_read),
 		cmocka_unit_test(protecting_is_tried_again_when_an_event_waits),
+		cmocka_unit_test(kept_pages_are_written_without_protection),
 		cmocka_unit_test(pages_that_cannot_be_protected_are_written_and_stay_dirty),
 		cmocka_unit_test(a_failed_fsync_of_the_store_makes_dirty_again),
 		cmocka_unit_test(zero_pages_over_holes_are_not_written),
