@@ -481,6 +481,18 @@ PGC_PUBLIC int pgc_fdopen(struct pgc_file **ret, int fd)
 	return open_handle(ret, own, NULL, acc, flags & O_SYNC, direct);
 }
 
+int file_adopt(struct pgc_file **ret, int fd, int accmode, int sync_flags)
+{
+	NO_CANCEL;
+	int r = check_kind(fd);
+
+	if (r < 0) {
+		close_fd(&fd);
+		return r;
+	}
+	return open_handle(ret, fd, NULL, accmode, sync_flags & O_SYNC, true);
+}
+
 void file_send_close(struct pgc_file *f)
 {
 	struct pgc_msg m = { .type = PGC_MSG_CLOSE };

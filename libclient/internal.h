@@ -30,6 +30,7 @@
 #define conn_request pgcpriv_conn_request
 #define fd_hooks pgcpriv_fd_hooks
 #define fd_keep pgcpriv_fd_keep
+#define file_adopt pgcpriv_file_adopt
 #define file_append pgcpriv_file_append
 #define file_connect pgcpriv_file_connect
 #define file_destroy pgcpriv_file_destroy
@@ -217,6 +218,11 @@ int file_connect(struct pgc_file *f);
 /* conn_request() on a handle's connection, which is made first if need be. No descriptors in the reply. */
 int file_request(struct pgc_file *f, struct pgc_msg *msg, const int *fds, int n_fds);
 int file_sync(struct pgc_file *f, bool data);
+/*
+ * pgc_fdopen() that takes `fd` over, closing it on failure: it is the handle's own descriptor from then on, with its number and the locks that hang on its description. The
+ * description may do more than `accmode`, and must have neither O_APPEND nor O_DIRECT.
+ */
+int file_adopt(struct pgc_file **ret, int fd, int accmode, int sync_flags);
 /* io.c: pgc_append() of a vector, of which `n` bytes are written. */
 struct iovec;
 ssize_t file_append(struct pgc_file *f, const struct iovec *iov, int iovcnt, size_t n, off_t *ret_off);

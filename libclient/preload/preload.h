@@ -143,6 +143,8 @@ HIDDEN void table_forked(void);
 
 /* A handle on `fd`, a description of the real file whose descriptor is taken over; NULL and errno. The ofd has one reference. */
 HIDDEN struct ofd *ofd_new(int fd, const char *path, int accmode);
+/* The same where `fd` becomes the handle's own descriptor, with its number and locks: what came by exec. On failure it may be closed. */
+HIDDEN struct ofd *ofd_adopt(int fd, const char *path, int accmode, int sync_flags);
 /* The descriptor of the real file, for what needs no cache: locks, attributes, ownership. Lives as long as the ofd. */
 static inline int ofd_real(const struct ofd *o) { return o->file->buffered; }
 /*

@@ -148,7 +148,7 @@ int table_find_next(int fd, int last)
 	return -1;
 }
 
-struct ofd *ofd_new(int fd, const char *path, int accmode)
+static struct ofd *new(int fd, const char *path, int accmode, int sync_flags, bool adopt)
 {
 	struct ofd *o = calloc(1, sizeof(*o));
 	struct stat st;
@@ -156,14 +156,15 @@ struct ofd *ofd_new(int fd, const char *path, int accmode)
 
 	if (o)
 		o->path = strdup(path);
-	if (!o || !o->path) {
-		free(o);
-		errno = ENOMEM;
-		return NULL;
-	}
-	r = REAL(fstat)(fd, &st) < 0 ? -errno : pgc_fdopen(&o->file, fd);
+	if (!o || !o->path)
+		r = -ENOMEM;
+	else if (REAL(fstat)(fd, &st) < 0)
+		r = -errno;
+	else
+		r = adopt ? file_adopt(&o->file, fd, accmode, sync_flags) : pgc_fdopen(&o->file, fd);
 	if (r < 0) {
-		free(o->path);
+		if (o)
+			free(o->path);
 		free(o);
 		errno = -r;
 		return NULL;
@@ -173,6 +174,16 @@ struct ofd *ofd_new(int fd, const char *path, int accmode)
 	o->dev = st.st_dev;
 	o->ino = st.st_ino;
 	return o;
+}
+
+struct ofd *ofd_new(int fd, const char *path, int accmode)
+{
+	return new(fd, path, accmode, 0, false);
+}
+
+struct ofd *ofd_adopt(int fd, const char *path, int accmode, int sync_flags)
+{
+	return new(fd, path, accmode, sync_flags, true);
 }
 
 /* --- record locks --- */
