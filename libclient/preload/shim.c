@@ -134,11 +134,15 @@ static void close_own(int fd)
 
 __attribute__((constructor)) static void start(void)
 {
-	const char *patterns = secure_getenv("PAGECACHED_PATHS"), *debug = secure_getenv("PAGECACHED_DEBUG");
+	const char *patterns = secure_getenv("PAGECACHED_PATHS"), *debug = secure_getenv("PAGECACHED_DEBUG"),
+		*address = secure_getenv("PAGECACHED_SOCKET");
 
 	shim.debug = debug && *debug && strcmp(debug, "0") != 0;
 	make_room();
 	fd_hooks = (struct fd_hooks){ .base = shim.fd_base, .made = table_hide, .close = close_own };
+	/* Programs clear their environment. */
+	if (address && *address)
+		fd_hooks.address = strdup(address);
 	if (patterns && *patterns)
 		paths_init(patterns);
 	exec_adopt();

@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <dlfcn.h>
 #include <limits.h>
+#include <pthread.h>
 #include <spawn.h>
 #include <sys/file.h>
 #include <sys/syscall.h>
@@ -378,6 +379,7 @@ static void act_environment(char **arg)
 	expect_exit_0(exec_with(other, "opens-cached", arg[0]));
 	spawn_self(NULL, "opens-cached", arg[0], other);
 	CHECK(clearenv() == 0);
+	act_opens_cached(arg);
 	expect_exit_0(run_self("opens-cached", arg[0], NULL));
 }
 
@@ -529,6 +531,42 @@ static void act_daemon(char **arg)
 	CHECK(pread(fd, &c, 1, 0) == 1 && c == 'D');
 }
 
+static void *spawn_in_turn(void *arg)
+{
+	char text[] = TEXT;
+	posix_spawn_file_actions_t fa;
+
+	for (int i = 0; i < 15; i++) {
+		int fd = open_checked(arg, O_RDONLY | O_CLOEXEC);
+
+		text[15] = '\0';
+		expect_text(fd, "0");
+		CHECK(posix_spawn_file_actions_init(&fa) == 0);
+		CHECK(posix_spawn_file_actions_adddup2(&fa, fd, 0) == 0);
+		spawn_self(&fa, "read-rest", text + 1, environ);
+		CHECK(posix_spawn_file_actions_destroy(&fa) == 0);
+		expect_text(fd, "f");
+		close(fd);
+	}
+	return NULL;
+}
+
+static void act_read_rest(char **arg)
+{
+	expect_text(0, arg[0]);
+}
+
+static void act_threads(char **arg)
+{
+	pthread_t thread[4];
+
+	for (int i = 0; i < 4; i++)
+		CHECK(pthread_create(&thread[i], NULL, spawn_in_turn, arg[0]) == 0);
+	for (int i = 0; i < 4; i++)
+		CHECK(pthread_join(thread[i], NULL) == 0);
+	act_close_on_exec(arg);
+}
+
 /* Without the library: nothing but refusals. */
 static void act_refused(char **arg)
 {
@@ -595,7 +633,7 @@ static const struct { const char *name; void (*fn)(char **arg); } acts[] = {
 	{ "opens-cached", act_opens_cached }, { "opens-plain", act_opens_plain }, { "environment", act_environment },
 	{ "environment-kept", act_environment_kept }, { "say", act_say }, { "run-written", act_run_written }, { "load-written", act_load_written },
 	{ "system", act_system },
-	{ "vfork", act_vfork }, { "daemon", act_daemon }, { "refused", act_refused }, { "without-library", act_without_library },
+	{ "vfork", act_vfork }, { "daemon", act_daemon }, { "threads", act_threads }, { "read-rest", act_read_rest }, { "refused", act_refused }, { "without-library", act_without_library },
 	{ "run-program", act_run_program }, { "duplicates", act_duplicates }, { "read-duplicates", act_read_duplicates },
 };
 
@@ -669,6 +707,7 @@ ACT_TEST(a_library_just_written_can_be_loaded, "load-written", served("lib.so"))
 ACT_TEST(system_and_popen_give_descriptors_on, "system")
 ACT_TEST(a_child_of_vfork_leaves_its_parents_descriptors_alone, "vfork", served("in"))
 ACT_TEST(a_program_that_becomes_a_daemon_goes_on_with_its_files, "daemon", served("in"))
+ACT_TEST(threads_spawn_at_the_same_time, "threads", served("in"))
 ACT_TEST(a_program_without_the_library_is_refused, "without-library", served("in"))
 
 SYSTEM_TEST(shells_redirect_for_programs)
@@ -726,6 +765,7 @@ static int tests(void)
 		cmocka_unit_test(system_and_popen_give_descriptors_on),
 		cmocka_unit_test(a_child_of_vfork_leaves_its_parents_descriptors_alone),
 		cmocka_unit_test(a_program_that_becomes_a_daemon_goes_on_with_its_files),
+		cmocka_unit_test(threads_spawn_at_the_same_time),
 		cmocka_unit_test(a_program_without_the_library_is_refused),
 		cmocka_unit_test(shells_redirect_for_programs),
 		cmocka_unit_test(env_i_does_not_take_the_library_away),
