@@ -319,6 +319,22 @@ static void act_spawn_hidden(char **arg)
 	CHECK(posix_spawn_file_actions_destroy(&fa) == 0);
 }
 
+static void act_spawn_close(char **arg)
+{
+	posix_spawn_file_actions_t fa;
+	char *argv[] = { "self", "nothing", NULL, arg[0], NULL };
+	int fd = open_checked(arg[0], O_RDONLY);
+	pid_t pid;
+
+	argv[2] = (char *)number(fd);
+	CHECK(posix_spawn_file_actions_init(&fa) == 0);
+	CHECK(posix_spawn_file_actions_addclose(&fa, fd) == 0);
+	CHECK_EQ(posix_spawn(&pid, self, &fa, NULL, argv, environ), 0);
+	expect_exit_0(pid);
+	CHECK(posix_spawn_file_actions_destroy(&fa) == 0);
+	expect_text(fd, TEXT);
+}
+
 static void act_read_0(char **arg)
 {
 	expect_text(0, TEXT);
@@ -624,7 +640,7 @@ static const struct { const char *name; void (*fn)(char **arg); } acts[] = {
 	{ "read-last", act_read_last }, { "unlinked", act_unlinked }, { "lock", act_lock }, { "is-locked", act_is_locked },
 	{ "lock-stays", act_lock_stays }, { "nothing", act_nothing }, { "close-on-exec", act_close_on_exec }, { "exec-fails", act_exec_fails },
 	{ "copy", act_copy }, { "spawn", act_spawn }, { "spawn-missing", act_spawn_missing }, { "spawn-hidden", act_spawn_hidden },
-	{ "read-0", act_read_0 }, { "spawn-closefrom", act_spawn_closefrom }, { "spawn-chdir", act_spawn_chdir },
+	{ "spawn-close", act_spawn_close }, { "read-0", act_read_0 }, { "spawn-closefrom", act_spawn_closefrom }, { "spawn-chdir", act_spawn_chdir },
 	{ "opens-cached", act_opens_cached }, { "opens-plain", act_opens_plain }, { "environment", act_environment },
 	{ "environment-kept", act_environment_kept }, { "run-written", act_run_written }, { "load-written", act_load_written },
 	{ "system", act_system },
@@ -694,6 +710,7 @@ ACT_TEST(spawn_opens_and_duplicates_files_for_the_child, "spawn", served("in"), 
 ACT_TEST(spawn_says_which_file_it_cannot_open, "spawn-missing", served("missing"))
 ACT_TEST(spawn_refuses_descriptors_that_are_the_librarys_own, "spawn-hidden", served("in"))
 ACT_TEST(a_child_whose_other_descriptors_were_closed_finds_the_file_by_path, "spawn-closefrom", served("in"))
+ACT_TEST(what_spawn_closes_leaves_nothing_behind, "spawn-close", served("in"))
 ACT_TEST(spawn_opens_relative_to_the_childs_folder, "spawn-chdir", served(""))
 ACT_TEST(a_program_run_with_another_environment_is_under_the_library, "environment", served("in"))
 ACT_TEST(the_environment_is_left_alone_when_asked_for, "environment-kept", served("in"))
@@ -752,6 +769,7 @@ static int tests(void)
 		cmocka_unit_test(spawn_says_which_file_it_cannot_open),
 		cmocka_unit_test(spawn_refuses_descriptors_that_are_the_librarys_own),
 		cmocka_unit_test(a_child_whose_other_descriptors_were_closed_finds_the_file_by_path),
+		cmocka_unit_test(what_spawn_closes_leaves_nothing_behind),
 		cmocka_unit_test(spawn_opens_relative_to_the_childs_folder),
 		cmocka_unit_test(a_program_run_with_another_environment_is_under_the_library),
 		cmocka_unit_test(the_environment_is_left_alone_when_asked_for),
