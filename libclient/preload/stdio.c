@@ -453,6 +453,9 @@ EXPORT int fclose(FILE *f)
 		alias_drop(standard[std].original);
 		*standard[std].variable = standard[std].original;
 	}
+	/* The position goes back to where the program has read to. The C library knows no position of streams like ours that it could go back from. */
+	if (!(to->_flags & FLAG_PUTTING) && stream_find(to))
+		REAL(fflush)(to);
 	r = REAL(fclose)(to);
 	if (to != f && std < 0) {
 		int saved = errno;
@@ -491,6 +494,9 @@ static FILE *again_ours(struct stream *s, int fd, const struct mode *m)
 	REAL(flockfile)(f);
 	f->_flags &= ~(FLAG_NO_READS | FLAG_NO_WRITES | FLAG_APPENDING | FLAG_PUTTING | _IO_EOF_SEEN | _IO_ERR_SEEN);
 	f->_flags |= m->stream;
+	/* As new: neither reading nor writing. */
+	f->_IO_read_base = f->_IO_read_ptr = f->_IO_read_end = f->_IO_buf_base;
+	f->_IO_write_base = f->_IO_write_ptr = f->_IO_write_end = f->_IO_buf_base;
 	f->_fileno = s->fd = fd;
 	s->wide = (struct wide){ 0 };
 	REAL(funlockfile)(f);
