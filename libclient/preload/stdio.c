@@ -352,9 +352,14 @@ static bool standard_is_original(int fd)
 	return f && *standard[fd].variable == f && f->_fileno == fd;
 }
 
+/* Bytes are carried over; wide characters, which lie in a buffer that only the C library knows, are written to where they were meant to go. */
 void stdio_fd_changing(int fd)
 {
-	(void)fd;
+	int saved = errno;
+
+	if (fd >= 1 && fd <= 2 && !reopening && standard_is_original(fd) && standard[fd].original->_mode > 0)
+		REAL(fflush)(standard[fd].original);
+	errno = saved;
 }
 
 void stdio_fd_changed(int fd)
@@ -500,6 +505,8 @@ static FILE *again_ours(struct stream *s, int fd, const struct mode *m)
 	f->_fileno = s->fd = fd;
 	s->wide = (struct wide){ 0 };
 	REAL(funlockfile)(f);
+	if (!(f->_flags & FLAG_UNBUFFERED) && isatty(fd))
+		REAL(setvbuf)(f, NULL, _IOLBF, 0);
 	if ((m->stream & (FLAG_APPENDING | FLAG_NO_READS)) == (FLAG_APPENDING | FLAG_NO_READS))
 		do_seek(fd, 0, SEEK_END);
 	return f;

@@ -164,6 +164,37 @@ ACT_TEST(what_was_read_ahead_is_given_back_at_fclose_of_a_duplicate)
 	CHECK_EQ(lseek(fd, 0, SEEK_CUR), 1);
 }
 
+static void read_one_byte(void)
+{
+	CHECK_EQ(getchar(), '0');
+}
+
+ACT_TEST(what_was_read_ahead_is_given_back_at_exit)
+{
+	int fd, in = dup(0);
+
+	put_file("f", "0123456789");
+	fd = open("f", O_RDONLY);
+	CHECK_EQ(dup2(fd, 0), 0);
+	in_child(read_one_byte);
+	CHECK_EQ(lseek(fd, 0, SEEK_CUR), 1);
+	CHECK_EQ(dup2(in, 0), 0);
+}
+
+ACT_TEST(fflush_of_all_streams_flushes_them)
+{
+	FILE *f = stream("f", "w"), *g = freopen("g", "w", fopen(outside("plain"), "w"));
+
+	CHECK(fputs("f", f) >= 0 && fputs("g", g) >= 0);
+	CHECK_EQ(fflush(NULL), 0);
+	holds("f", "f");
+	holds("g", "g");
+	CHECK_EQ(fclose(g), 0);
+	CHECK(fputs("f", f) >= 0);
+	CHECK_EQ(fflush(NULL), 0);
+	holds("f", "ff");
+}
+
 /* The same calls on a file of ours and one of the kernel's must have the same results. */
 ACT_TEST(a_stream_behaves_as_one_of_the_c_library)
 {
@@ -822,6 +853,8 @@ ACTS_MAIN("preload_stdio",
 	ACT(modes_of_fopen_do_what_they_say),
 	ACT(a_stream_has_its_position_in_common_with_the_descriptor),
 	ACT(what_was_read_ahead_is_given_back_at_fclose_of_a_duplicate),
+	ACT(what_was_read_ahead_is_given_back_at_exit),
+	ACT(fflush_of_all_streams_flushes_them),
 	ACT(a_stream_behaves_as_one_of_the_c_library),
 	ACT(fdopen_agrees_with_the_access_mode),
 	ACT(lines_appended_by_two_processes_stay_whole),
