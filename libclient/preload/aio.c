@@ -319,11 +319,19 @@ EXPORT long syscall(long number, ...)
 		return open(P(0), I(1), (mode_t)a[2]);
 	case SYS_creat:
 		return creat(P(0), (mode_t)a[1]);
+	case SYS_stat:
+		return stat(P(0), P(1));
+	case SYS_lstat:
+		return lstat(P(0), P(1));
 #endif
 	case SYS_newfstatat:
 		return fstatat(I(0), P(1), P(2), I(3));
 	case SYS_statx:
 		return statx(I(0), P(1), I(2), (unsigned)a[3], P(4));
+	case SYS_execve:
+		return execve(P(0), P(1), P(2));
+	case SYS_execveat:
+		return execveat(I(0), P(1), P(2), P(3), I(4));
 	case SYS_truncate:
 		return truncate(P(0), a[1]);
 	case SYS_close_range:

@@ -352,9 +352,14 @@ static bool standard_is_original(int fd)
 	return f && *standard[fd].variable == f && f->_fileno == fd;
 }
 
+/* Bytes are carried over; wide characters, which lie in a buffer that only the C library knows, are written to where they were meant to go. */
 void stdio_fd_changing(int fd)
 {
-	(void)fd;
+	int saved = errno;
+
+	if (fd >= 1 && fd <= 2 && !reopening && standard_is_original(fd) && standard[fd].original->_mode > 0)
+		REAL(fflush)(standard[fd].original);
+	errno = saved;
 }
 
 void stdio_fd_changed(int fd)
@@ -453,6 +458,9 @@ EXPORT int fclose(FILE *f)
 		alias_drop(standard[std].original);
 		*standard[std].variable = standard[std].original;
 	}
+	/* The position goes back to where the program has read to. The C library knows no position of streams like ours that it could go back from. */
+	if (!(to->_flags & FLAG_PUTTING) && stream_find(to))
+		REAL(fflush)(to);
 	r = REAL(fclose)(to);
 	if (to != f && std < 0) {
 		int saved = errno;
@@ -491,9 +499,14 @@ static FILE *again_ours(struct stream *s, int fd, const struct mode *m)
 	REAL(flockfile)(f);
 	f->_flags &= ~(FLAG_NO_READS | FLAG_NO_WRITES | FLAG_APPENDING | FLAG_PUTTING | _IO_EOF_SEEN | _IO_ERR_SEEN);
 	f->_flags |= m->stream;
+	/* As new: neither reading nor writing. */
+	f->_IO_read_base = f->_IO_read_ptr = f->_IO_read_end = f->_IO_buf_base;
+	f->_IO_write_base = f->_IO_write_ptr = f->_IO_write_end = f->_IO_buf_base;
 	f->_fileno = s->fd = fd;
 	s->wide = (struct wide){ 0 };
 	REAL(funlockfile)(f);
+	if (!(f->_flags & FLAG_UNBUFFERED) && isatty(fd))
+		REAL(setvbuf)(f, NULL, _IOLBF, 0);
 	if ((m->stream & (FLAG_APPENDING | FLAG_NO_READS)) == (FLAG_APPENDING | FLAG_NO_READS))
 		do_seek(fd, 0, SEEK_END);
 	return f;

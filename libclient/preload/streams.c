@@ -118,6 +118,7 @@ F3(int, vfprintf, const char *, va_list)
 FORWARD_AS(int, __vfprintf_chk, (FILE *f, int flag, const char *format, va_list ap), (at(f), flag, format, ap))
 F3(int, vfscanf, const char *, va_list)
 F3(int, __isoc99_vfscanf, const char *, va_list)
+F3(int, __isoc23_vfscanf, const char *, va_list)
 
 #define FORMATTED(name, params, call) \
 	int forward_##name params __asm__(#name) EXPORT; \
@@ -135,6 +136,7 @@ FORMATTED(fprintf, (FILE *f, const char *format, ...), forward_vfprintf(f, forma
 FORMATTED(__fprintf_chk, (FILE *f, int flag, const char *format, ...), forward___vfprintf_chk(f, flag, format, ap))
 FORMATTED(fscanf, (FILE *f, const char *format, ...), forward_vfscanf(f, format, ap))
 FORMATTED(__isoc99_fscanf, (FILE *f, const char *format, ...), forward___isoc99_vfscanf(f, format, ap))
+FORMATTED(__isoc23_fscanf, (FILE *f, const char *format, ...), forward___isoc23_vfscanf(f, format, ap))
 
 /* --- wide characters on bytes --- */
 
@@ -328,22 +330,18 @@ static int not_served(void)
 }
 WIDE_AS(int, vfwscanf, (FILE *f, const wchar_t *format, va_list ap), (f, format, ap), not_served())
 WIDE_AS(int, __isoc99_vfwscanf, (FILE *f, const wchar_t *format, va_list ap), (f, format, ap), not_served())
+WIDE_AS(int, __isoc23_vfwscanf, (FILE *f, const wchar_t *format, va_list ap), (f, format, ap), not_served())
 
-#define FORMATTED_WIDE(name, params, call) \
+FORMATTED(fwprintf, (FILE *f, const wchar_t *format, ...), forward_vfwprintf(f, format, ap))
+FORMATTED(wprintf, (const wchar_t *format, ...), forward_vfwprintf(stdout, format, ap))
+FORMATTED(__fwprintf_chk, (FILE *f, int flag, const wchar_t *format, ...), forward___vfwprintf_chk(f, flag, format, ap))
+FORMATTED(__wprintf_chk, (int flag, const wchar_t *format, ...), forward___vfwprintf_chk(stdout, flag, format, ap))
+FORMATTED(fwscanf, (FILE *f, const wchar_t *format, ...), forward_vfwscanf(f, format, ap))
+FORMATTED(__isoc99_fwscanf, (FILE *f, const wchar_t *format, ...), forward___isoc99_vfwscanf(f, format, ap))
+FORMATTED(__isoc23_fwscanf, (FILE *f, const wchar_t *format, ...), forward___isoc23_vfwscanf(f, format, ap))
+
+#define TO_STDOUT(name, params, call) \
 	int forward_##name params __asm__(#name) EXPORT; \
-	int forward_##name params \
-	{ \
-		va_list ap; \
-		int r; \
-\
-		va_start(ap, format); \
-		r = call; \
-		va_end(ap); \
-		return r; \
-	}
-FORMATTED_WIDE(fwprintf, (FILE *f, const wchar_t *format, ...), forward_vfwprintf(f, format, ap))
-FORMATTED_WIDE(wprintf, (const wchar_t *format, ...), forward_vfwprintf(stdout, format, ap))
-FORMATTED_WIDE(__fwprintf_chk, (FILE *f, int flag, const wchar_t *format, ...), forward___vfwprintf_chk(f, flag, format, ap))
-FORMATTED_WIDE(__wprintf_chk, (int flag, const wchar_t *format, ...), forward___vfwprintf_chk(stdout, flag, format, ap))
-FORMATTED_WIDE(fwscanf, (FILE *f, const wchar_t *format, ...), forward_vfwscanf(f, format, ap))
-FORMATTED_WIDE(__isoc99_fwscanf, (FILE *f, const wchar_t *format, ...), forward___isoc99_vfwscanf(f, format, ap))
+	int forward_##name params { return call; }
+TO_STDOUT(vwprintf, (const wchar_t *format, va_list ap), forward_vfwprintf(stdout, format, ap))
+TO_STDOUT(__vwprintf_chk, (int flag, const wchar_t *format, va_list ap), forward___vfwprintf_chk(stdout, flag, format, ap))

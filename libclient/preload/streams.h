@@ -9,10 +9,10 @@
 
 extern HIDDEN int n_aliases;
 HIDDEN FILE *alias_find(FILE *f);
-/* The stream that a pointer stands for. */
+/* The stream that a pointer stands for. NULL, which is all streams, for itself. */
 static inline FILE *at(FILE *f)
 {
-	return likely(__atomic_load_n(&n_aliases, __ATOMIC_RELAXED) == 0) ? f : alias_find(f);
+	return likely(__atomic_load_n(&n_aliases, __ATOMIC_RELAXED) == 0) || !f ? f : alias_find(f);
 }
 
 /* A stream of ours as one of wide characters: orientation and conversion. Under the FILE's lock. */
