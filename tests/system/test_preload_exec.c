@@ -223,7 +223,7 @@ static void act_nothing(char **arg)
 {
 	unsigned n;
 
-	CHECK(syscall(SYS_fcntl, atoi(arg[0]), F_GETFD) < 0 && errno == EBADF);
+	CHECK_EQ(raw_call(SYS_fcntl, atoi(arg[0]), (void *)F_GETFD, 0), -EBADF);
 	find_real(arg[1], &n);
 	CHECK_EQ(n, 0);
 }
@@ -245,7 +245,7 @@ static void act_exec_fails(char **arg)
 	CHECK_EQ(errno, ENOENT);
 	real = find_real(arg[0], &n);
 	CHECK(real > fd && n > 0);
-	CHECK(syscall(SYS_fcntl, real, F_GETFD) == FD_CLOEXEC);
+	CHECK_EQ(raw_call(SYS_fcntl, real, (void *)F_GETFD, 0), FD_CLOEXEC);
 	expect_text(fd, TEXT);
 }
 

@@ -41,15 +41,6 @@ static void holds(const char *name, const char *text)
 	CHECK_EQ(close(fd), 0);
 }
 
-/* By the instruction itself: syscall(2) is seen, too. */
-static long raw_call(long number, long fd, void *buf, long n)
-{
-	long r;
-
-	__asm__ volatile("syscall" : "=a"(r) : "a"(number), "D"(fd), "S"(buf), "d"(n) : "rcx", "r11", "memory");
-	return r;
-}
-
 /* What the call gave, and errno where it failed. */
 #define FAILS(call, error) \
 	do { \
