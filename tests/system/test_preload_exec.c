@@ -223,7 +223,7 @@ static void act_nothing(char **arg)
 {
 	unsigned n;
 
-	CHECK_EQ(raw_call(SYS_fcntl, atoi(arg[0]), (void *)F_GETFD, 0), -EBADF);
+	CHECK_EQ(unseen_call(SYS_fcntl, atoi(arg[0]), (void *)F_GETFD, 0), -EBADF);
 	find_real(arg[1], &n);
 	CHECK_EQ(n, 0);
 }
@@ -245,7 +245,7 @@ static void act_exec_fails(char **arg)
 	CHECK_EQ(errno, ENOENT);
 	real = find_real(arg[0], &n);
 	CHECK(real > fd && n > 0);
-	CHECK_EQ(raw_call(SYS_fcntl, real, (void *)F_GETFD, 0), FD_CLOEXEC);
+	CHECK_EQ(unseen_call(SYS_fcntl, real, (void *)F_GETFD, 0), FD_CLOEXEC);
 	expect_text(fd, TEXT);
 }
 
