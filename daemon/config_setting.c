@@ -151,9 +151,12 @@ static int store_patterns(char **field, const char *value)
 	bool forget = strcmp(value, "none") == 0;
 	char *both = NULL;
 
-	for (const char *p = value; !forget && p; p = strchr(p, ':')) {
-		p += *p == ':';
-		if (*p != '/')
+	if (!forget && *value != '/')
+		return -EINVAL;
+	for (const char *p = value; *p; p++) {
+		if (*p == '\\' && p[1])
+			p++;
+		else if (*p == ':' && p[1] != '/')
 			return -EINVAL;
 	}
 	if (forget)

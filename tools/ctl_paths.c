@@ -4,7 +4,7 @@
  * symbolic links is settled here, once.
  *
  * What is literal (the working directory, a folder that exists, what is behind a symbolic link) may contain characters that mean something
- * in a pattern; they become sets of one character.
+ * in a pattern; they get a backslash.
  */
 #include "tools/ctl_paths.h"
 
@@ -19,21 +19,23 @@
 #include <unistd.h>
 
 #define SPECIAL "*?["
+#define ESCAPED SPECIAL "\\:"
 
 /* --- one pattern --- */
 
 static int add_absolute(struct ctl_paths *p, const char *folder, const char *rest)
 {
-	size_t room = strlen(folder) * 3 + strlen(rest) + 2;
+	size_t room = strlen(folder) * 2 + strlen(rest) + 2;
 	char *text, *at, **more;
 
-	if (strchr(folder, ':'))
-		return -EINVAL;
 	text = at = malloc(room);
 	if (!text)
 		return -ENOMEM;
-	for (; *folder; folder++)
-		at += sprintf(at, strchr(SPECIAL, *folder) ? "[%c]" : "%c", *folder);
+	for (; *folder; folder++) {
+		if (strchr(ESCAPED, *folder))
+			*at++ = '\\';
+		*at++ = *folder;
+	}
 	strcpy(at, rest);
 	if (!*text)
 		strcpy(text, "/");
@@ -50,6 +52,26 @@ static int add_absolute(struct ctl_paths *p, const char *folder, const char *res
 	p->pattern = more;
 	p->pattern[p->n++] = text;
 	return 0;
+}
+
+/* The first of `set` without a backslash before it, or the end. */
+static const char *find_plain(const char *pattern, const char *set)
+{
+	while (*pattern && !strchr(set, *pattern))
+		pattern += *pattern == '\\' && pattern[1] ? 2 : 1;
+	return pattern;
+}
+
+static void remove_backslashes(char *s)
+{
+	char *out = s;
+
+	for (; *s; s++) {
+		if (*s == '\\' && s[1])
+			s++;
+		*out++ = *s;
+	}
+	*out = '\0';
 }
 
 /* Sorts "//", "." and ".." out by the names alone. "/" becomes "". */
@@ -126,51 +148,90 @@ static int add_both(struct ctl_paths *p, const char *path, const char *rest)
 	return r;
 }
 
-int ctl_paths_add(struct ctl_paths *p, const char *pattern)
+/* What a path, which is no pattern, stands for: itself, or all below. */
+static const char *below(const char *path)
 {
-	size_t literal = strlen(pattern);
-	char *path = NULL, *rest = NULL, *cwd = NULL;
-	const char *below = "";
 	struct stat st;
-	int r = -ENOMEM;
 
-	if (literal == 0)
-		return -EINVAL;
-	if (stat(pattern, &st) == 0) {
-		below = S_ISDIR(st.st_mode) ? "/**" : "";
-	} else if (pattern[strcspn(pattern, SPECIAL)]) {
-		literal = strcspn(pattern, SPECIAL);
-		while (literal > 0 && pattern[literal - 1] != '/')
-			literal--;
-		below = pattern[strlen(pattern) - 1] == '/' ? "**" : "";
-	} else if (pattern[literal - 1] == '/') {
-		below = "/**";
-	}
-	if (*pattern != '/') {
-		cwd = get_current_dir_name(); /* as the shell calls it: $PWD */
-		if (!cwd)
-			return -errno;
-	}
-	if (asprintf(&path, "%s/%.*s", cwd ? cwd : "", (int)literal, pattern) < 0)
+	if (stat(path, &st) == 0)
+		return S_ISDIR(st.st_mode) ? "/**" : "";
+	return path[strlen(path) - 1] == '/' ? "/**" : "";
+}
+
+static int add_from(struct ctl_paths *p, const char *literal, const char *rest)
+{
+	char *cwd = *literal == '/' ? strdup("") : get_current_dir_name(); /* as the shell calls it: $PWD */
+	char *path = NULL;
+	int r = cwd ? 0 : -errno;
+
+	if (r == 0 && asprintf(&path, "%s/%s", cwd, literal) < 0) {
 		path = NULL;
-	if (asprintf(&rest, "%s%s%s", pattern[literal] ? "/" : "", pattern + literal, below) < 0)
-		rest = NULL;
-	if (path && rest)
+		r = -ENOMEM;
+	}
+	if (r == 0)
 		r = add_both(p, path, rest);
 	free(path);
-	free(rest);
 	free(cwd);
+	return r;
+}
+
+/* `pattern` has something special, from the component at `cut` on. */
+static int add_glob(struct ctl_paths *p, const char *pattern, size_t cut)
+{
+	char *literal = strndup(pattern, cut), *rest = NULL;
+	int r = -ENOMEM;
+
+	if (asprintf(&rest, "/%s%s", pattern + cut, pattern[strlen(pattern) - 1] == '/' ? "**" : "") < 0)
+		rest = NULL;
+	if (literal && rest) {
+		remove_backslashes(literal);
+		r = add_from(p, literal, rest);
+	}
+	free(literal);
+	free(rest);
+	return r;
+}
+
+int ctl_paths_add(struct ctl_paths *p, const char *pattern)
+{
+	size_t special = (size_t)(find_plain(pattern, SPECIAL) - pattern);
+	char *path;
+	int r;
+
+	if (!*pattern)
+		return -EINVAL;
+	if (access(pattern, F_OK) == 0)
+		return add_from(p, pattern, below(pattern));
+	if (*find_plain(pattern, ":"))
+		return -EINVAL;
+	if (pattern[special]) {
+		while (special > 0 && pattern[special - 1] != '/')
+			special--;
+		return add_glob(p, pattern, special);
+	}
+	path = strdup(pattern);
+	if (!path)
+		return -ENOMEM;
+	remove_backslashes(path);
+	r = add_from(p, path, below(path));
+	free(path);
 	return r;
 }
 
 int ctl_paths_add_list(struct ctl_paths *p, const char *list)
 {
-	char *copy = strdup(list), *at = copy, *one;
-	int r = copy ? 0 : -ENOMEM;
+	int r = 0;
 
-	while (r == 0 && (one = strsep(&at, ":")))
+	while (r == 0 && *list) {
+		const char *end = find_plain(list, ":");
+		char *one = strndup(list, (size_t)(end - list));
+
+		if (!one)
+			return -ENOMEM;
 		r = *one ? ctl_paths_add(p, one) : 0;
-	free(copy);
+		free(one);
+		list = end + (*end == ':');
+	}
 	return r;
 }
 
@@ -242,12 +303,13 @@ static char *read_line(char *buf, int size, void *arg)
 /* Whether the patterns are absolute. */
 static bool all_absolute(const char *list)
 {
-	for (const char *p = list; p; p = strchr(p, ':')) {
-		p += *p == ':';
-		if (*p != '/')
-			return false;
+	while (*list == '/') {
+		list = find_plain(list, ":");
+		if (!*list)
+			return true;
+		list++;
 	}
-	return true;
+	return false;
 }
 
 static int handle_key(void *arg, const char *section, const char *name, const char *value)

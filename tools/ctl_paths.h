@@ -13,8 +13,8 @@ struct ctl_paths {
 /*
  * Adds a pattern: made absolute against the working directory, "/" and ".." sorted out in its literal part, with a trailing "/" or the name of a
  * folder that exists standing for all below. Where the literal part leads through symbolic links, the pattern behind them is added as well. A
- * pattern that is there already is not added again. `pattern` has no ":", which separates patterns. Returns 0, -EINVAL (it is empty, or the
- * name of its folder cannot be said in a list), -ENOMEM, or an errno of getcwd(3).
+ * pattern that is there already is not added again; the name of something that exists is no pattern. Returns 0, -EINVAL (it is empty, or
+ * has a ":", which separates patterns, without a backslash), -ENOMEM, or an errno of getcwd(3).
  */
 int ctl_paths_add(struct ctl_paths *p, const char *pattern);
 /* The same for each of a list that is separated by ":"; empty ones are skipped. */

@@ -74,13 +74,13 @@ static int wrong_usage(const char *what)
 
 static int add_path(struct run *run, const char *pattern)
 {
-	int r = strchr(pattern, ':') ? -EINVAL : ctl_paths_add(&run->paths, pattern);
+	int r = ctl_paths_add(&run->paths, pattern);
 
 	if (r == 0)
 		return 0;
 	if (r == -EINVAL)
 		fprintf(stderr, "pagecachectl: --path '%s': %s\n", pattern,
-			*pattern ? "a pattern, or the folder that it leads to, cannot have a ':'" : "the pattern is empty");
+			*pattern ? "give each pattern a --path of its own, or put a backslash before a ':' that belongs to a name" : "the pattern is empty");
 	else
 		fail(pattern, r);
 	return CTL_RUN_FAILED;

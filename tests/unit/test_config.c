@@ -581,12 +581,12 @@ static void drop_ins_override_in_name_order(void **state)
 static void preload_paths_add_up_over_lines_and_files(void **state)
 {
 	struct fixture *f = *state;
-	const char *p = write_file(f, "p.conf", "[daemon]\npreload_paths = /a:/b/**\npreload_paths = /c\n");
+	const char *p = write_file(f, "p.conf", "[daemon]\npreload_paths = /a:/b\\:/**\npreload_paths = /c\n");
 
 	make_dir(f, "p.conf.d");
 	write_file(f, "p.conf.d/10.conf", "[daemon]\npreload_paths = /d\n");
 	assert_int_equal(load_file(f, p), 0);
-	assert_string_equal(f->c.preload_paths, "/a:/b/**:/c:/d");
+	assert_string_equal(f->c.preload_paths, "/a:/b\\:/**:/c:/d");
 }
 
 static void preload_paths_none_forgets_those_before(void **state)
