@@ -93,11 +93,17 @@ static int request(struct pgc_msg *m)
 	return r;
 }
 
-int ctl_stat(dev_t dev, ino_t ino, struct pgc_stat_reply *ret)
+int ctl_stat(const struct stat *st, struct pgc_stat_reply *ret)
 {
-	struct pgc_msg m = { .type = PGC_CTL_STAT, .ctl_file = { .dev = dev, .ino = ino } };
-	int r = request(&m);
+	struct pgc_msg m = { .type = PGC_CTL_STAT };
+	int r;
 
+	m.ctl_stat = (struct pgc_ctl_stat){
+		.dev = st->st_dev, .ino = st->st_ino, .size = (uint64_t)st->st_size, .blocks = (uint64_t)st->st_blocks,
+		.mtime_s = st->st_mtim.tv_sec, .mtime_ns = (uint32_t)st->st_mtim.tv_nsec,
+		.ctime_s = st->st_ctim.tv_sec, .ctime_ns = (uint32_t)st->st_ctim.tv_nsec,
+	};
+	r = request(&m);
 	if (r == 0)
 		*ret = m.stat_reply;
 	return r;

@@ -4,7 +4,10 @@
 
 #include "preload.h"
 
-/* STAT of a file by the store's identity, in *ret. -ENOENT: the daemon does not have it, so what the kernel says is true; others: no answer. Opens a scope. */
-HIDDEN int ctl_stat(dev_t dev, ino_t ino, struct pgc_stat_reply *ret);
+/*
+ * What the cache makes of `st`, what the kernel says of a file, in *ret: size, blocks, mtime and ctime. -ENOENT: it has nothing of the file, so that is the truth; others: no
+ * answer. Both functions open a scope.
+ */
+HIDDEN int ctl_stat(const struct stat *st, struct pgc_stat_reply *ret);
 /* What the daemon has of it is on the store when this returns. */
 HIDDEN int ctl_sync(dev_t dev, ino_t ino);

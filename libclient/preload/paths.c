@@ -4,7 +4,7 @@
  * pattern begins with counts under its real name as well, as that is what the kernel says of the current folder and of descriptors.
  *
  * The current folder is kept until something changes it: `generation` moves before and after each call that may, so that what was read in between is never
- * kept. Where the C library changes it by itself (nftw, fts, daemon) those functions are wrapped; where threads have folders of their own nothing is kept.
+ * kept. Where the C library changes it by itself (nftw, fts) those functions are wrapped; where threads have folders of their own nothing is kept.
  *
  * What a descriptor of a folder stands for is asked of the kernel by name once and kept as long as identity, birth and mount are the same: the C library makes and
  * closes descriptors by itself, so nothing less than a look each time is certain. A folder that is renamed while it is kept keeps its old name here: then that name
@@ -135,12 +135,6 @@ EXPORT int fchdir(int fd)
 EXPORT int chroot(const char *path)
 {
 	return CWD_CALL(REAL(chroot)(path));
-}
-
-/* The C library goes to the root by itself, in the child. */
-EXPORT int daemon(int nochdir, int noclose)
-{
-	return CWD_CALL(REAL(daemon)(nochdir, noclose));
 }
 
 /* From here on a thread may have a current folder of its own. */

@@ -14,7 +14,7 @@
 int stat_overlay(struct stat *st)
 {
 	struct pgc_stat_reply s;
-	int r = ctl_stat(st->st_dev, st->st_ino, &s);
+	int r = ctl_stat(st, &s);
 
 	if (r < 0)
 		return r;
@@ -162,12 +162,17 @@ static int statx_ours(int fd, int dirfd, const char *path, int flags, unsigned m
 
 static int statx_overlaid(int dirfd, const char *path, int flags, unsigned mask, struct statx *stx)
 {
-	int r = REAL(statx)(dirfd, path, flags, mask | STATX_TYPE | STATX_INO, stx), saved = errno;
+	/* What the overlay goes by. More than was asked for may always be there. */
+	int r = REAL(statx)(dirfd, path, flags, mask | STATX_TYPE | STATX_INO | STATX_SIZE | STATX_BLOCKS | STATX_MTIME | STATX_CTIME, stx), saved = errno;
 	struct stat st;
 
 	if (r == 0 && S_ISREG(stx->stx_mode)) {
-		st.st_dev = makedev(stx->stx_dev_major, stx->stx_dev_minor);
-		st.st_ino = stx->stx_ino;
+		st = (struct stat){
+			.st_dev = makedev(stx->stx_dev_major, stx->stx_dev_minor), .st_ino = stx->stx_ino,
+			.st_size = (off_t)stx->stx_size, .st_blocks = (blkcnt_t)stx->stx_blocks,
+			.st_mtim = { stx->stx_mtime.tv_sec, stx->stx_mtime.tv_nsec },
+			.st_ctim = { stx->stx_ctime.tv_sec, stx->stx_ctime.tv_nsec },
+		};
 		if (stat_overlay(&st) == 0)
 			statx_put(stx, &st);
 	}
