@@ -6,6 +6,7 @@
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/lib.sh"
 need "postgresql//usr/lib/postgresql/*/bin/postgres" util-linux/setpriv
+daemon_flags=(--max-files 4096) # a server keeps hundreds open, which is more than so little memory allows for by itself
 program_begin postgres "$@"
 
 bin=$(dirname "$(compgen -G "/usr/lib/postgresql/*/bin/postgres" | sort -V | tail -n 1)")

@@ -115,7 +115,7 @@ crash() {
 
 	# What would be there after the machine's restart: the store as it is, without the cache.
 	if [ "$1" = cached ]; then
-		"$ctl" sync
+		"$ctl" sync >/dev/null
 		mkdir "$work/restart"
 		cp "$database"* "$work/restart/"
 		after=$(sql plain "$work/restart/$(basename "$database")" <<<"SELECT sum(id * balance) FROM account; PRAGMA integrity_check;")
