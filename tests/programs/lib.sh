@@ -173,9 +173,9 @@ timed() {
 	step=
 }
 
-# list FOLDER: type, size and SHA-256 of all that is in it.
+# list FOLDER: type, size or target, and SHA-256 of all that is in it.
 list() {
-	(cd "$1" && find . ! -type f -printf '%y %p %l\n' -o -printf '%y %p %s ' -exec sha256sum {} \;) | sort
+	(cd "$1" && find . -type f -printf 'f %p %s\n' -o -printf '%y %p %l\n' && find . -type f -exec sha256sum {} +) | sort
 }
 export -f list
 

@@ -9,7 +9,7 @@ program_begin lmdb "$@"
 
 load=$build/tests/programs/lmdb_load
 entries=5000 # of each writer
-[ "$minutes" = 0 ] || entries=24000
+[ "$minutes" = 0 ] || entries=12000
 
 # fill MODE FOLDER FLAGS: writers and readers together.
 fill() {
