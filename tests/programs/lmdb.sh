@@ -41,7 +41,7 @@ killed() {
 	local said before found
 	before=$(on "$1" "$load" "$2/$3" "$3" scan 1)
 	start "$1" "$load" "$2/$3" "$3" put 10000000 1000000 20 >"$work/said"
-	sleep "0.$((300 + RANDOM % 500))"
+	sleep "0.$((200 + RANDOM % 300))"
 	kill -0 "$started" || fail "the writer ended by itself"
 	kill_hard "$started"
 	said=$(tail -n 1 "$work/said")
