@@ -43,7 +43,7 @@ void conn_destroy(struct conn *c)
 
 int conn_address(unsigned n, char *ret, size_t size)
 {
-	const char *e = secure_getenv("PAGECACHED_SOCKET");
+	const char *e = fd_hooks.address ? fd_hooks.address : secure_getenv("PAGECACHED_SOCKET");
 	int k;
 
 	if (e && *e) {

@@ -80,6 +80,7 @@ struct fd_hooks {
 	int base;
 	void (*made)(int fd);
 	void (*close)(int fd);
+	const char *address;       /* of the daemon's socket, whatever the environment says by now; NULL: the environment */
 };
 extern struct fd_hooks fd_hooks;
 

@@ -346,31 +346,51 @@ static bool is_in(int fd, const int *list, unsigned n)
 	return false;
 }
 
-/* With the lock held. */
-static void mark(bool inherit, const int *also, unsigned n)
+/* These two with the lock held. */
+static void mark_close_on_exec(void)
 {
 	int last = table_end();
 
 	for (int fd = table_find_next(0, last); fd >= 0; fd = table_find_next(fd + 1, last)) {
 		const struct ofd *o = __atomic_load_n(&fd_table[fd], __ATOMIC_ACQUIRE);
-		int flags;
 
-		if (!o || o == OFD_HIDDEN)
-			continue;
-		flags = inherit ? REAL(fcntl)(fd, F_GETFD) : 0;
-		if (flags >= 0 && (!(flags & FD_CLOEXEC) || is_in(fd, also, n)))
-			REAL(fcntl)(ofd_real(o), F_SETFD, inherit ? 0 : FD_CLOEXEC);
+		if (o && o != OFD_HIDDEN)
+			REAL(fcntl)(ofd_real(o), F_SETFD, FD_CLOEXEC);
 	}
 }
 
-void inherit_begin(const int *also, unsigned n)
+static bool survives(int fd, const struct given *given)
+{
+	int flags;
+
+	if (given && is_in(fd, given->kept, given->n_kept))
+		return true;
+	if (given && is_in(fd, given->closed, given->n_closed))
+		return false;
+	flags = REAL(fcntl)(fd, F_GETFD);
+	return flags >= 0 && !(flags & FD_CLOEXEC);
+}
+
+static void mark_inherited(const struct given *given)
+{
+	int last = table_end();
+
+	for (int fd = table_find_next(0, last); fd >= 0; fd = table_find_next(fd + 1, last)) {
+		const struct ofd *o = __atomic_load_n(&fd_table[fd], __ATOMIC_ACQUIRE);
+
+		if (o && o != OFD_HIDDEN && survives(fd, given))
+			REAL(fcntl)(ofd_real(o), F_SETFD, 0);
+	}
+}
+
+void inherit_begin(const struct given *given)
 {
 	int saved = errno;
 	ENTER;
 
 	pthread_mutex_lock(&shim.lock);
 	inheriting++;
-	mark(true, also, n);
+	mark_inherited(given);
 	pthread_mutex_unlock(&shim.lock);
 	errno = saved;
 }
@@ -382,7 +402,7 @@ void inherit_end(void)
 
 	pthread_mutex_lock(&shim.lock);
 	if (inheriting > 0 && --inheriting == 0)
-		mark(false, NULL, 0);
+		mark_close_on_exec();
 	pthread_mutex_unlock(&shim.lock);
 	errno = saved;
 }
@@ -402,7 +422,7 @@ static int run(const struct image *im, char *const argv[], char *const envp[])
 	int r;
 
 	image_write_out(im);
-	inherit_begin(NULL, 0);
+	inherit_begin(NULL);
 	do {
 		if (im->search)
 			r = REAL(execvpe)(im->path, argv, e.envp);
@@ -455,7 +475,7 @@ EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
 	if (fd_maybe(fd))
 		return run_fd(fd, argv, envp, 0);
 	e = env_complete(envp);
-	inherit_begin(NULL, 0);
+	inherit_begin(NULL);
 	r = REAL(fexecve)(fd, argv, e.envp);
 	inherit_end();
 	return r;

@@ -31,8 +31,13 @@ HIDDEN void env_free(struct env_copy *e);
 HIDDEN void env_restore(void);
 
 /*
- * From begin to end the real files' descriptors of those placeholders that survive exec do so, too, and of those in `also` whatever their flag. Any
- * number of threads; the last to end marks them close-on-exec again.
+ * From begin to end the real files' descriptors of those placeholders that survive exec do so, too. `given`, which may be NULL: what a child gets
+ * besides, whatever the descriptors' flags, and what is closed there. Any number of threads; the last to end marks them close-on-exec again.
  */
-HIDDEN void inherit_begin(const int *also, unsigned n);
+#define GIVEN_MAX 256          /* of each; what is closed beyond that only has its real file's descriptor left in the child */
+struct given {
+	unsigned n_kept, n_closed;
+	int kept[GIVEN_MAX], closed[GIVEN_MAX];
+};
+HIDDEN void inherit_begin(const struct given *given);
 HIDDEN void inherit_end(void);

@@ -90,6 +90,8 @@ static int dup_from(int fd, int least, int flags)
 	n = table_dup(o, make_dup, &a);
 	if (n >= 0)
 		paths_fd_gone(n);
+	shim_leave(&shim_scope_);
+	stdio_fd_changed(n);
 	return n;
 }
 

@@ -131,7 +131,9 @@ static int open_any(int dirfd, const char *path, int flags, mode_t mode)
 
 	if (left_to_kernel(flags) || !path_is_ours(dirfd, path, abs, &fd))
 		return opened(REAL(openat)(dirfd, path, flags, mode));
-	return fd >= 0 ? open_again(fd, abs, flags) : open_ours(dirfd, path, abs, flags, mode);
+	fd = fd >= 0 ? open_again(fd, abs, flags) : open_ours(dirfd, path, abs, flags, mode);
+	stdio_fd_changed(fd);
+	return fd;
 }
 
 #define MODE(flags) ({ \

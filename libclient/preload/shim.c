@@ -68,20 +68,43 @@ void shim_debug(const char *format, ...)
 	errno = saved;
 }
 
-static void prepare(void)
+/*
+ * fork(2). libpagecached's own handlers make connections and mappings, as calls inside a scope: ours lie around them. pthread_atfork(3) runs what is installed
+ * last first before the fork, and what is installed first first after it: so those of the lock are installed before libpagecached's, those of the scope after.
+ */
+static __thread struct shim_scope fork_scope __attribute__((tls_model("initial-exec")));
+
+static void lock_prepare(void)
 {
 	pthread_mutex_lock(&shim.lock);
 }
 
-static void parent(void)
+static void lock_parent(void)
 {
 	pthread_mutex_unlock(&shim.lock);
 }
 
-static void child(void)
+static void lock_child(void)
 {
 	pthread_mutex_init(&shim.lock, NULL);
 	table_forked();
+}
+
+static void scope_prepare(void)
+{
+	fork_scope = shim_enter();
+}
+
+static void scope_after(void)
+{
+	shim_leave(&fork_scope);
+}
+
+__attribute__((constructor(101))) static void start_early(void)
+{
+	pthread_atfork(lock_prepare, lock_parent, lock_child);
+	fork_init();
+	pthread_atfork(scope_prepare, scope_after, scope_after);
 }
 
 /* Hidden descriptors lie in the upper half of what there may be. */
@@ -111,14 +134,26 @@ static void close_own(int fd)
 
 __attribute__((constructor)) static void start(void)
 {
-	const char *patterns = secure_getenv("PAGECACHED_PATHS"), *debug = secure_getenv("PAGECACHED_DEBUG");
+	const char *patterns = secure_getenv("PAGECACHED_PATHS"), *debug = secure_getenv("PAGECACHED_DEBUG"),
+		*address = secure_getenv("PAGECACHED_SOCKET");
 
 	shim.debug = debug && *debug && strcmp(debug, "0") != 0;
 	make_room();
 	fd_hooks = (struct fd_hooks){ .base = shim.fd_base, .made = table_hide, .close = close_own };
-	pthread_atfork(prepare, parent, child);
+	/* Programs clear their environment. */
+	if (address && *address)
+		fd_hooks.address = strdup(address);
 	if (patterns && *patterns)
 		paths_init(patterns);
 	exec_adopt();
 	stdio_adopt();
 }
+
+#ifdef __SANITIZE_ADDRESS__
+/* In builds with the sanitizer: it is loaded with this library, after the program's own libraries, and sees only what they have in common. */
+EXPORT const char *__asan_default_options(void);
+EXPORT const char *__asan_default_options(void)
+{
+	return "verify_asan_link_order=0:detect_leaks=0";
+}
+#endif

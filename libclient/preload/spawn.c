@@ -15,14 +15,12 @@
 
 #include "exec.h"
 
-#define SOURCES_MAX 64
-
 extern char **environ;
 
 struct action {
 	struct action *next;
 	const posix_spawn_file_actions_t *of;
-	enum { ACTION_DUP, ACTION_OPEN, ACTION_CHDIR } kind;
+	enum { ACTION_DUP, ACTION_CLOSE, ACTION_OPEN, ACTION_CHDIR } kind;
 	int fd;                    /* the descriptor that is given on, or where it is opened: the slot */
 	int flags;
 	mode_t mode;
@@ -151,7 +149,12 @@ EXPORT int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *fa, int 
 
 EXPORT int posix_spawn_file_actions_addclose(posix_spawn_file_actions_t *fa, int fd)
 {
-	return fd_is_hidden(fd) ? EBADF : REAL(posix_spawn_file_actions_addclose)(fa, fd);
+	int r;
+
+	if (fd_is_hidden(fd))
+		return EBADF;
+	r = REAL(posix_spawn_file_actions_addclose)(fa, fd);
+	return r ? r : action_add(&(struct action){ .of = fa, .kind = ACTION_CLOSE, .fd = fd });
 }
 
 EXPORT int posix_spawn_file_actions_addchdir_np(posix_spawn_file_actions_t *fa, const char *path)
@@ -215,13 +218,13 @@ EXPORT int posix_spawn_file_actions_addopen(posix_spawn_file_actions_t *fa, int 
 
 /* --- spawn --- */
 
-struct opened {
-	int fd[SOURCES_MAX];       /* descriptors that the child gets, of ours or not */
-	unsigned n, own;           /* the first `own` are open for it alone */
+struct for_child {
+	struct given given;        /* descriptors, of ours or not */
+	unsigned own;              /* the first of what is kept, which are open for the child alone */
 };
 
 /* In the order of the list, as the child would have done it. 0 or an error number. */
-static int open_next(const posix_spawn_file_actions_t *fa, struct action *a, struct opened *ret)
+static int open_next(const posix_spawn_file_actions_t *fa, struct action *a, struct for_child *ret)
 {
 	int fd, r;
 
@@ -230,34 +233,34 @@ static int open_next(const posix_spawn_file_actions_t *fa, struct action *a, str
 	r = open_next(fa, a->next, ret);
 	if (r || a->of != fa || a->kind != ACTION_OPEN)
 		return r;
-	if (ret->n == SOURCES_MAX)
+	if (ret->given.n_kept == GIVEN_MAX)
 		return EMFILE;
 	fd = open(a->path, a->flags | O_CLOEXEC, a->mode);
 	if (fd < 0)
 		return errno;
-	ret->fd[ret->n++] = fd;
+	ret->given.kept[ret->given.n_kept++] = fd;
 	ret->own++;
 	return REAL(dup3)(fd, a->fd, O_CLOEXEC) < 0 ? errno : 0;
 }
 
-static int open_for_child(const posix_spawn_file_actions_t *fa, struct opened *ret)
+static int open_for_child(const posix_spawn_file_actions_t *fa, struct for_child *ret)
 {
-	int r;
+	struct given *g = &ret->given;
+	int r = open_next(fa, actions, ret);
 
-	*ret = (struct opened){ 0 };
-	if (!fa)
-		return 0;
-	r = open_next(fa, actions, ret);
-	for (struct action *a = actions; a && r == 0; a = a->next)
-		if (a->of == fa && a->kind == ACTION_DUP && ret->n < SOURCES_MAX)
-			ret->fd[ret->n++] = a->fd;
+	for (struct action *a = actions; a && r == 0; a = a->next) {
+		if (a->of == fa && a->kind == ACTION_DUP && g->n_kept < GIVEN_MAX)
+			g->kept[g->n_kept++] = a->fd;
+		else if (a->of == fa && a->kind == ACTION_CLOSE && g->n_closed < GIVEN_MAX)
+			g->closed[g->n_closed++] = a->fd;
+	}
 	return r;
 }
 
-static void close_for_child(struct opened *o)
+static void close_for_child(struct for_child *c)
 {
-	for (unsigned i = 0; i < o->own; i++)
-		close(o->fd[i]);
+	for (unsigned i = 0; i < c->own; i++)
+		close(c->given.kept[i]);
 }
 
 static int spawn(__typeof__(&posix_spawn) real, bool search, pid_t *pid, const char *path, const posix_spawn_file_actions_t *fa,
@@ -266,26 +269,27 @@ static int spawn(__typeof__(&posix_spawn) real, bool search, pid_t *pid, const c
 	struct env_copy e CLEANUP(env_free) = env_complete(envp);
 	struct image im = { .dirfd = AT_FDCWD, .path = path, .search = search };
 	bool recorded = fa && __atomic_load_n(&any_actions, __ATOMIC_RELAXED);
-	struct opened for_child = { 0 };
+	struct for_child child;
 	char whole[PATH_MAX];
 	unsigned tries = 0;
 	int r = 0;
 
+	child.own = child.given.n_kept = child.given.n_closed = 0;
 	if (recorded)
 		pthread_mutex_lock(&actions_lock);
 	if (recorded && !(search && !strchr(path, '/')) && actions_path(fa, path, whole))
 		im.path = whole;
 	image_write_out(&im);
 	if (recorded)
-		r = open_for_child(fa, &for_child);
+		r = open_for_child(fa, &child);
 	if (r == 0) {
-		inherit_begin(for_child.fd, for_child.n);
+		inherit_begin(&child.given);
 		do
 			r = real(pid, path, fa, attr, argv, e.envp);
 		while (r == ETXTBSY && image_busy(&im, &tries));
 		inherit_end();
 	}
-	close_for_child(&for_child);
+	close_for_child(&child);
 	if (recorded)
 		pthread_mutex_unlock(&actions_lock);
 	return r;
@@ -312,7 +316,7 @@ EXPORT int system(const char *command)
 	if (!command)
 		return REAL(system)(command);
 	env_restore();
-	inherit_begin(NULL, 0);
+	inherit_begin(NULL);
 	r = REAL(system)(command);
 	inherit_end();
 	return r;
@@ -323,7 +327,7 @@ EXPORT FILE *popen(const char *command, const char *type)
 	FILE *f;
 
 	env_restore();
-	inherit_begin(NULL, 0);
+	inherit_begin(NULL);
 	f = REAL(popen)(command, type);
 	inherit_end();
 	return f;

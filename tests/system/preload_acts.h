@@ -19,7 +19,7 @@ static char act_self[PATH_MAX];
 
 static void act_run(const char *name)
 {
-	const char *library = getenv("PAGECACHED_PRELOAD"), *sanitizer = getenv("PGC_TEST_PRELOAD_FIRST");
+	const char *library = getenv("PAGECACHED_PRELOAD");
 	char text[2 * PATH_MAX];
 	pid_t pid;
 
@@ -32,8 +32,7 @@ static void act_run(const char *name)
 		snprintf(text, sizeof(text), "%s/served/**", env.dir);
 		setenv("PAGECACHED_PATHS", text, 1);
 		setenv("PAGECACHED_SOCKET", env.socket, 1);
-		snprintf(text, sizeof(text), "%s%s%s", sanitizer ? sanitizer : "", sanitizer && *sanitizer ? ":" : "", library);
-		setenv("LD_PRELOAD", text, 1);
+		setenv("LD_PRELOAD", library, 1);
 		CHECK_EQ(chdir("served"), 0);
 		execl(act_self, act_self, "--act", name, (char *)NULL);
 		FAIL("%s: %s", act_self, strerror(errno));

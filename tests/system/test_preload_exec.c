@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <dlfcn.h>
 #include <limits.h>
+#include <pthread.h>
 #include <spawn.h>
 #include <sys/file.h>
 #include <sys/syscall.h>
@@ -318,6 +319,22 @@ static void act_spawn_hidden(char **arg)
 	CHECK(posix_spawn_file_actions_destroy(&fa) == 0);
 }
 
+static void act_spawn_close(char **arg)
+{
+	posix_spawn_file_actions_t fa;
+	char *argv[] = { "self", "nothing", NULL, arg[0], NULL };
+	int fd = open_checked(arg[0], O_RDONLY);
+	pid_t pid;
+
+	argv[2] = (char *)number(fd);
+	CHECK(posix_spawn_file_actions_init(&fa) == 0);
+	CHECK(posix_spawn_file_actions_addclose(&fa, fd) == 0);
+	CHECK_EQ(posix_spawn(&pid, self, &fa, NULL, argv, environ), 0);
+	expect_exit_0(pid);
+	CHECK(posix_spawn_file_actions_destroy(&fa) == 0);
+	expect_text(fd, TEXT);
+}
+
 static void act_read_0(char **arg)
 {
 	expect_text(0, TEXT);
@@ -378,6 +395,7 @@ static void act_environment(char **arg)
 	expect_exit_0(exec_with(other, "opens-cached", arg[0]));
 	spawn_self(NULL, "opens-cached", arg[0], other);
 	CHECK(clearenv() == 0);
+	act_opens_cached(arg);
 	expect_exit_0(run_self("opens-cached", arg[0], NULL));
 }
 
@@ -387,11 +405,6 @@ static void act_environment_kept(char **arg)
 
 	expect_exit_0(exec_with(off, "opens-plain", arg[0]));
 	expect_exit_0(exec_with(empty, "opens-plain", arg[0]));
-}
-
-static void act_say(char **arg)
-{
-	CHECK_EQ(write(1, arg[0], strlen(arg[0])), strlen(arg[0]));
 }
 
 /* With `more` bytes after it. */
@@ -410,9 +423,9 @@ static void copy_file(const char *from, const char *to, size_t more)
 	close(out);
 }
 
-static void run_written(const char *program, const char *act)
+static void run_written(const char *program, const char *a, const char *b)
 {
-	char *argv[] = { (char *)program, (char *)act, "hello", NULL };
+	char *argv[] = { (char *)program, (char *)a, (char *)b, NULL };
 	pid_t pid;
 	int fd[2];
 
@@ -433,8 +446,8 @@ static void run_written(const char *program, const char *act)
 static void act_run_written(char **arg)
 {
 	for (int i = 0; i < 3; i++) {
-		copy_file(self, arg[0], 48 << 20);
-		run_written(arg[0], "say");
+		copy_file("/bin/sh", arg[0], 48 << 20);
+		run_written(arg[0], "-c", "printf hello");
 	}
 	/* A script, whose interpreter was written just now. */
 	for (int i = 0; i < 3; i++) {
@@ -445,7 +458,7 @@ static void act_run_written(char **arg)
 		snprintf(text, sizeof(text), "#!%s\nprintf %%s \"$2\" # %d\n", arg[2], i);
 		write_checked(fd, text);
 		close(fd);
-		run_written(arg[1], "-");
+		run_written(arg[1], "-", "hello");
 	}
 }
 
@@ -529,6 +542,42 @@ static void act_daemon(char **arg)
 	CHECK(pread(fd, &c, 1, 0) == 1 && c == 'D');
 }
 
+static void *spawn_in_turn(void *arg)
+{
+	char text[] = TEXT;
+	posix_spawn_file_actions_t fa;
+
+	for (int i = 0; i < 15; i++) {
+		int fd = open_checked(arg, O_RDONLY | O_CLOEXEC);
+
+		text[15] = '\0';
+		expect_text(fd, "0");
+		CHECK(posix_spawn_file_actions_init(&fa) == 0);
+		CHECK(posix_spawn_file_actions_adddup2(&fa, fd, 0) == 0);
+		spawn_self(&fa, "read-rest", text + 1, environ);
+		CHECK(posix_spawn_file_actions_destroy(&fa) == 0);
+		expect_text(fd, "f");
+		close(fd);
+	}
+	return NULL;
+}
+
+static void act_read_rest(char **arg)
+{
+	expect_text(0, arg[0]);
+}
+
+static void act_threads(char **arg)
+{
+	pthread_t thread[4];
+
+	for (int i = 0; i < 4; i++)
+		CHECK(pthread_create(&thread[i], NULL, spawn_in_turn, arg[0]) == 0);
+	for (int i = 0; i < 4; i++)
+		CHECK(pthread_join(thread[i], NULL) == 0);
+	act_close_on_exec(arg);
+}
+
 /* Without the library: nothing but refusals. */
 static void act_refused(char **arg)
 {
@@ -591,11 +640,11 @@ static const struct { const char *name; void (*fn)(char **arg); } acts[] = {
 	{ "read-last", act_read_last }, { "unlinked", act_unlinked }, { "lock", act_lock }, { "is-locked", act_is_locked },
 	{ "lock-stays", act_lock_stays }, { "nothing", act_nothing }, { "close-on-exec", act_close_on_exec }, { "exec-fails", act_exec_fails },
 	{ "copy", act_copy }, { "spawn", act_spawn }, { "spawn-missing", act_spawn_missing }, { "spawn-hidden", act_spawn_hidden },
-	{ "read-0", act_read_0 }, { "spawn-closefrom", act_spawn_closefrom }, { "spawn-chdir", act_spawn_chdir },
+	{ "spawn-close", act_spawn_close }, { "read-0", act_read_0 }, { "spawn-closefrom", act_spawn_closefrom }, { "spawn-chdir", act_spawn_chdir },
 	{ "opens-cached", act_opens_cached }, { "opens-plain", act_opens_plain }, { "environment", act_environment },
-	{ "environment-kept", act_environment_kept }, { "say", act_say }, { "run-written", act_run_written }, { "load-written", act_load_written },
+	{ "environment-kept", act_environment_kept }, { "run-written", act_run_written }, { "load-written", act_load_written },
 	{ "system", act_system },
-	{ "vfork", act_vfork }, { "daemon", act_daemon }, { "refused", act_refused }, { "without-library", act_without_library },
+	{ "vfork", act_vfork }, { "daemon", act_daemon }, { "threads", act_threads }, { "read-rest", act_read_rest }, { "refused", act_refused }, { "without-library", act_without_library },
 	{ "run-program", act_run_program }, { "duplicates", act_duplicates }, { "read-duplicates", act_read_duplicates },
 };
 
@@ -604,15 +653,15 @@ static const struct { const char *name; void (*fn)(char **arg); } acts[] = {
 /* In DIR/served, with "in" in it, under the library; must exit with 0. */
 static void preloaded(const char *const argv[])
 {
-	const char *library = getenv("PAGECACHED_PRELOAD");
-	char preload[512], paths[256], sock[256];
+	const char *library = getenv("PAGECACHED_PRELOAD"), *sanitizer = getenv("PGC_TEST_PRELOAD_FIRST");
+	char preload[1024], paths[256], sock[256];
 	const char *all[16] = { "env", preload, paths, sock };
 	struct output o;
 	int n = 4;
 
 	if (!library)
 		FAIL("PAGECACHED_PRELOAD is not set");
-	snprintf(preload, sizeof(preload), "LD_PRELOAD=%s", library);
+	snprintf(preload, sizeof(preload), "LD_PRELOAD=%s%s%s", sanitizer ? sanitizer : "", sanitizer && *sanitizer ? ":" : "", library);
 	snprintf(paths, sizeof(paths), "PAGECACHED_PATHS=%s/served/**", env.dir);
 	snprintf(sock, sizeof(sock), "PAGECACHED_SOCKET=%s", env.socket);
 	for (; *argv; argv++)
@@ -661,6 +710,7 @@ ACT_TEST(spawn_opens_and_duplicates_files_for_the_child, "spawn", served("in"), 
 ACT_TEST(spawn_says_which_file_it_cannot_open, "spawn-missing", served("missing"))
 ACT_TEST(spawn_refuses_descriptors_that_are_the_librarys_own, "spawn-hidden", served("in"))
 ACT_TEST(a_child_whose_other_descriptors_were_closed_finds_the_file_by_path, "spawn-closefrom", served("in"))
+ACT_TEST(what_spawn_closes_leaves_nothing_behind, "spawn-close", served("in"))
 ACT_TEST(spawn_opens_relative_to_the_childs_folder, "spawn-chdir", served(""))
 ACT_TEST(a_program_run_with_another_environment_is_under_the_library, "environment", served("in"))
 ACT_TEST(the_environment_is_left_alone_when_asked_for, "environment-kept", served("in"))
@@ -669,6 +719,7 @@ ACT_TEST(a_library_just_written_can_be_loaded, "load-written", served("lib.so"))
 ACT_TEST(system_and_popen_give_descriptors_on, "system")
 ACT_TEST(a_child_of_vfork_leaves_its_parents_descriptors_alone, "vfork", served("in"))
 ACT_TEST(a_program_that_becomes_a_daemon_goes_on_with_its_files, "daemon", served("in"))
+ACT_TEST(threads_spawn_at_the_same_time, "threads", served("in"))
 ACT_TEST(a_program_without_the_library_is_refused, "without-library", served("in"))
 
 SYSTEM_TEST(shells_redirect_for_programs)
@@ -718,6 +769,7 @@ static int tests(void)
 		cmocka_unit_test(spawn_says_which_file_it_cannot_open),
 		cmocka_unit_test(spawn_refuses_descriptors_that_are_the_librarys_own),
 		cmocka_unit_test(a_child_whose_other_descriptors_were_closed_finds_the_file_by_path),
+		cmocka_unit_test(what_spawn_closes_leaves_nothing_behind),
 		cmocka_unit_test(spawn_opens_relative_to_the_childs_folder),
 		cmocka_unit_test(a_program_run_with_another_environment_is_under_the_library),
 		cmocka_unit_test(the_environment_is_left_alone_when_asked_for),
@@ -726,6 +778,7 @@ static int tests(void)
 		cmocka_unit_test(system_and_popen_give_descriptors_on),
 		cmocka_unit_test(a_child_of_vfork_leaves_its_parents_descriptors_alone),
 		cmocka_unit_test(a_program_that_becomes_a_daemon_goes_on_with_its_files),
+		cmocka_unit_test(threads_spawn_at_the_same_time),
 		cmocka_unit_test(a_program_without_the_library_is_refused),
 		cmocka_unit_test(shells_redirect_for_programs),
 		cmocka_unit_test(env_i_does_not_take_the_library_away),

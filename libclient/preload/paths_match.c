@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Patterns of paths. A file call of a program comes here before anything else is known of its path, so what does not match must be told at once: the bytes before
+ * the first special one are compared first, and mostly decide.
+ *
+ * Matching goes back to the last `*`, and when that has used its component up to the last `**`; none before these can match where they do not.
+ * Any thread, also in a signal's handler.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "paths_match.h"
+
+/* --- the form of a path --- */
+
+struct path_look path_look(const char *path)
+{
+	struct path_look look = { .plain = path[0] == '/' };
+	size_t n;
+
+	look.up = path[0] == '.' && path[1] == '.';
+	for (n = 0; n < PATH_SIZE && path[n]; n++) {
+		if (path[n] != '/')
+			continue;
+		if (path[n + 1] == '.') {
+			look.plain = false;
+			look.up |= path[n + 2] == '.';
+		} else if (path[n + 1] == '/' || (path[n + 1] == '\0' && n > 0)) {
+			look.plain = false;
+		}
+	}
+	look.len = n;
+	return look;
+}
+
+ssize_t path_append(char path[PATH_SIZE], size_t len, const char *more)
+{
+	size_t n;
+
+	for (; *more; more += n) {
+		n = 0;
+		if (*more == '/') {
+			n = 1;
+			continue;
+		}
+		while (more[n] && more[n] != '/')
+			n++;
+		if (more[0] == '.' && n == 1)
+			continue;
+		if (more[0] == '.' && more[1] == '.' && n == 2) {
+			while (len > 0 && path[--len] != '/')
+				;
+			continue;
+		}
+		if (len + 1 + n >= PATH_SIZE)
+			return -1;
+		path[len++] = '/';
+		memcpy(path + len, more, n);
+		len += n;
+	}
+	if (len == 0)
+		path[len++] = '/';
+	path[len] = '\0';
+	return (ssize_t)len;
+}
+
+/* --- one pattern --- */
+
+/* One byte of a set, or of a range's end. */
+static unsigned char set_byte(const char **p)
+{
+	if (**p == '\\' && (*p)[1])
+		(*p)++;
+	return (unsigned char)*(*p)++;
+}
+
+/* *p is behind a '['. 1 or 0: whether c is in the set, and *p is behind it; -1: that is no set. */
+static int match_set(const char **pattern, unsigned char c)
+{
+	const char *p = *pattern;
+	bool negated = *p == '!' || *p == '^', in = false;
+
+	p += negated;
+	for (bool first = true; first || *p != ']'; first = false) {
+		unsigned char low, high;
+
+		if (!*p || *p == '/')
+			return -1;
+		low = high = set_byte(&p);
+		if (p[0] == '-' && p[1] && p[1] != ']' && p[1] != '/') {
+			p++;
+			high = set_byte(&p);
+		}
+		in |= low <= c && c <= high;
+	}
+	*pattern = p + 1;
+	return in != negated;
+}
+
+/* What is no star against one byte that is not 0. */
+static bool match_byte(const char **pattern, char c)
+{
+	const char *p = *pattern;
+	int r;
+
+	switch (*p) {
+	case '\0':
+		return false;
+	case '?':
+		*pattern = p + 1;
+		return c != '/';
+	case '[':
+		p++;
+		r = match_set(&p, (unsigned char)c);
+		if (r >= 0) {
+			*pattern = p;
+			return r && c != '/';
+		}
+		p = *pattern;
+		break;
+	case '\\':
+		if (p[1])
+			p++;
+		break;
+	}
+	*pattern = p + 1;
+	return *p == c;
+}
+
+struct deep {
+	const char *pattern, *s;   /* where to go on after it, and the first byte that it has not eaten */
+	bool folders;              /* it is a component: eats whole ones */
+};
+
+/* *p is at a `**`. */
+static struct deep deep_begin(const char *p, const char *s)
+{
+	bool component = p[-1] == '/';
+
+	while (*p == '*')
+		p++;
+	component = component && *p == '/';
+	return (struct deep){ p + component, s, component };
+}
+
+static bool deep_eat(struct deep *d)
+{
+	do {
+		if (!*d->s)
+			return false;
+	} while (*d->s++ != '/' && d->folders);
+	return true;
+}
+
+/* `p` is not the beginning of the pattern. */
+static bool match_glob(const char *p, const char *s)
+{
+	const char *star = NULL, *star_s = NULL;
+	struct deep deep = { 0 };
+
+	for (;;) {
+		if (p[0] == '*' && p[1] == '*') {
+			deep = deep_begin(p, s);
+			if (!*deep.pattern)
+				return true;
+			star = NULL;
+			p = deep.pattern;
+		} else if (*p == '*') {
+			star = ++p;
+			star_s = s;
+		} else if (!*p && !*s) {
+			return true;
+		} else if (*s && match_byte(&p, *s)) {
+			s++;
+		} else if (star && *star_s && *star_s != '/') {
+			p = star;
+			s = ++star_s;
+		} else if (deep.pattern && deep_eat(&deep)) {
+			star = NULL;
+			p = deep.pattern;
+			s = deep.s;
+		} else {
+			return false;
+		}
+	}
+}
+
+/* --- all of them --- */
+
+bool path_patterns_match(const struct path_patterns *all, const char *path, size_t len)
+{
+	for (const struct path_pattern *p = all->list; p < all->list + all->n; p++) {
+		if (len < p->literal || memcmp(path, p->text, p->literal) != 0)
+			continue;
+		if (p->literal == p->len ? len == p->len : match_glob(p->text + p->literal, path + p->literal))
+			return true;
+	}
+	return false;
+}
+
+bool path_patterns_may_match_below(const struct path_patterns *all, const char *folder, size_t len)
+{
+	if (len == 1)
+		return all->n > 0;
+	for (const struct path_pattern *p = all->list; p < all->list + all->n; p++) {
+		size_t n = len < p->literal ? len : p->literal;
+
+		if (memcmp(folder, p->text, n) == 0 && (n == p->literal ? p->literal < p->len : p->text[n] == '/'))
+			return true;
+	}
+	return false;
+}
+
+static int add(struct path_patterns *all, const char *text, size_t len)
+{
+	struct path_pattern *list = realloc(all->list, (all->n + 1) * sizeof(*list));
+	char *copy;
+
+	if (!list)
+		return -ENOMEM;
+	all->list = list;
+	copy = malloc(len + 1);
+	if (!copy)
+		return -ENOMEM;
+	memcpy(copy, text, len);
+	copy[len] = '\0';
+	list[all->n++] = (struct path_pattern){ .text = copy, .len = len, .literal = strcspn(copy, "*?[\\") };
+	return 0;
+}
+
+/* Up to a ':' that nothing protects. */
+static size_t pattern_end(const char *s)
+{
+	size_t n = 0;
+
+	while (s[n] && s[n] != ':')
+		n += s[n] == '\\' && s[n + 1] ? 2 : 1;
+	return n;
+}
+
+int path_patterns_add(struct path_patterns *p, const char *globs, void (*rejected)(const char *pattern))
+{
+	char *one = strdup(globs), *text = malloc(PATH_SIZE);
+	int r = one && text ? 0 : -ENOMEM;
+	size_t n;
+
+	for (; r == 0 && *globs; globs += n + (globs[n] == ':')) {
+		ssize_t len = -1;
+
+		n = pattern_end(globs);
+		memcpy(one, globs, n);
+		one[n] = '\0';
+		if (one[0] == '/')
+			len = path_append(text, 0, one);
+		if (len > 0)
+			r = add(p, text, (size_t)len);
+		else if (n > 0 && rejected)
+			rejected(one);
+	}
+	free(one);
+	free(text);
+	return r;
+}
+
+void path_patterns_free(struct path_patterns *p)
+{
+	for (size_t i = 0; i < p->n; i++)
+		free(p->list[i].text);
+	free(p->list);
+	*p = (struct path_patterns){ 0 };
+}
