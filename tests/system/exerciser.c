@@ -942,8 +942,8 @@ static void store_compare(int file, uint64_t off, uint64_t len, const char *what
 	uint64_t done = 0;
 	int fd;
 
-	/* A name that no pattern matches. */
-	snprintf(path, sizeof(path), "%s%s", options.preload ? "/proc/self/root" : "", f->path);
+	/* Under the library by a name that no pattern matches: "store" is a link to the folder. */
+	snprintf(path, sizeof(path), "%s/%s%s", work_dir, options.preload ? "store/" : "", strrchr(f->path, '/') + 1);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		fail_at(file, off, "open %s: %s", f->path, strerror(errno));
@@ -1954,7 +1954,7 @@ static void daemon_end(void)
 
 static void remove_files(void)
 {
-	static const char *const names[] = { "daemon.log", "pagecached.conf", "socket", "socket.lock" };
+	static const char *const names[] = { "daemon.log", "pagecached.conf", "socket", "socket.lock", "store" };
 	char path[600];
 
 	for (int i = 0; i < model->files; i++)
@@ -2016,6 +2016,11 @@ static void preload_begin(char **argv)
 		return;
 	}
 	work_dir_make();
+	snprintf(text, sizeof(text), "%s/store", work_dir);
+	if (symlink(".", text) < 0) {
+		perror("exerciser: symlink");
+		exit(2);
+	}
 	daemon_run();
 	snprintf(text, sizeof(text), "%d", (int)daemon_pid);
 	setenv("EXERCISER_DIR", work_dir, 1);
