@@ -291,7 +291,7 @@ static int handle_setting(struct parse *p, const char *name, const char *value)
 	if (!s)
 		return parse_fail(p, name, -EINVAL, "unknown key (allowed: those of pagecached.conf(5))");
 	seen = &p->seen[s - config_settings];
-	if (*seen)
+	if (*seen && s->type != SETTING_PATTERNS)
 		return parse_fail(p, name, -EINVAL, "was set on line %u already (allowed: once a file)", *seen);
 	*seen = p->line;
 	l->given[s - config_settings] = true;
@@ -592,6 +592,7 @@ void config_free(struct config *c)
 	free(c->file);
 	free(c->socket);
 	free(c->bpffs);
+	free(c->preload_paths);
 	free(c->state_dir);
 	config_rules_free(c);
 	memset(c, 0, sizeof(*c));

@@ -56,6 +56,7 @@ struct config {
 				    * when it exists; NULL: none was read */
 	char    *socket;           /* --socket; default /run/pagecached/socket, as a user $XDG_RUNTIME_DIR/pagecached/socket */
 	char    *bpffs;            /* --bpffs; default /sys/fs/bpf/pagecached; "": no BPF maps ("none" becomes "") */
+	char    *preload_paths;    /* patterns separated by ":", "": none. Nothing to the daemon, which only checks them: pagecachectl run reads them itself */
 	char    *state_dir;        /* --state-dir; default /var/lib/pagecached, as a user $XDG_STATE_HOME/pagecached */
 	uint64_t memory_max;       /* --memory-max, bytes; default a quarter of RAM; K, M, G, T suffixes (powers of 1024) or % of RAM */
 	unsigned workers;          /* --workers; default: processors, at most 8 */

@@ -61,13 +61,14 @@ const struct setting config_settings[CONFIG_SETTINGS] = {
 	{ "max_mappings", SETTING_COUNT, S(max_mappings), 0, 1u << 24, "0", "0, from memory_max: at most 65536", "N", "entries of the map of mappings" },
 	{ "max_blocks", SETTING_COUNT, S(max_blocks), 0, 1u << 28, "0", "0, from memory_max", "N", "entries of the map of blocks, 256 KiB each" },
 	{ "max_handles", SETTING_COUNT, S(max_handles), 1, 1u << 20, "4096", NULL, "N", "open files of one user; root has no limit" },
+	{ "preload_paths", SETTING_PATTERNS, S(preload_paths), 0, 0, "none", NULL, "PATTERNS", "what pagecachectl run takes over where it is not told: no use to the daemon" },
 	{ "test_stores", SETTING_BOOL, S(test_stores), 0, 1, "no", NULL, "yes|no", "serve mem: URIs and obey fault injection; for tests only" },
 #undef S
 };
 
 static bool is_path(const struct setting *s)
 {
-	return s->type == SETTING_PATH || s->type == SETTING_SOCKET || s->type == SETTING_PINS;
+	return s->type == SETTING_PATH || s->type == SETTING_SOCKET || s->type == SETTING_PINS || s->type == SETTING_PATTERNS;
 }
 
 /* The largest number that a setting may be; of RAM that is not known, a lot. */
@@ -103,6 +104,9 @@ static void describe_allowed(const struct setting *s, char *buf, size_t size)
 		break;
 	case SETTING_PINS:
 		snprintf(buf, size, "a path that starts with /, or none");
+		break;
+	case SETTING_PATTERNS:
+		snprintf(buf, size, "patterns that start with /, separated by \":\", or none");
 		break;
 	case SETTING_SIZE:
 	case SETTING_SHARE:
@@ -141,11 +145,38 @@ static void describe_allowed(const struct setting *s, char *buf, size_t size)
 	}
 }
 
+/* Patterns come from many files, and what one serves another need not repeat: each value adds to the list. */
+static int store_patterns(char **field, const char *value)
+{
+	bool forget = strcmp(value, "none") == 0;
+	char *both = NULL;
+
+	if (!forget && *value != '/')
+		return -EINVAL;
+	for (const char *p = value; *p; p++) {
+		if (*p == '\\' && p[1])
+			p++;
+		else if (*p == ':' && p[1] != '/')
+			return -EINVAL;
+	}
+	if (forget)
+		both = strdup("");
+	else if (asprintf(&both, "%s%s%s", *field ? *field : "", *field && **field ? ":" : "", value) < 0)
+		both = NULL;
+	if (!both)
+		return -ENOMEM;
+	free(*field);
+	*field = both;
+	return 0;
+}
+
 static int store_path(struct config *c, const struct setting *s, const char *value, bool relative_ok)
 {
 	char **field = (char **)((char *)c + s->offset);
 	char *copy;
 
+	if (s->type == SETTING_PATTERNS)
+		return store_patterns(field, value);
 	if (s->type == SETTING_PINS && (*value == '\0' || strcmp(value, "none") == 0))
 		value = "";
 	else if (*value == '\0' || (*value != '/' && !relative_ok))
@@ -218,6 +249,7 @@ static int store_number(struct config *c, const struct setting *s, const char *v
 	case SETTING_PATH:
 	case SETTING_SOCKET:
 	case SETTING_PINS:
+	case SETTING_PATTERNS:
 		break;
 	}
 	if (r < 0)
@@ -379,6 +411,8 @@ void config_take_over(struct config *c, struct config *from, char *ret_ignored, 
 
 		if (s->running)
 			memcpy((char *)c + s->offset, (const char *)from + s->offset, setting_size(s));
+		else if (s->type == SETTING_PATTERNS)
+			SWAP(*(char **)((char *)c + s->offset), *(char **)((char *)from + s->offset)); /* no restart is needed for what is no use to us */
 		else if (!setting_equal(s, c, from) && at < size)
 			at += (size_t)snprintf(ret_ignored + at, size - at, "%s%s", at ? ", " : "", s->name);
 	}

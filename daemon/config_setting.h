@@ -12,6 +12,7 @@ enum setting_type {
 	SETTING_PATH,      /* char * */
 	SETTING_SOCKET,    /* char *: a path that fits a socket's address */
 	SETTING_PINS,      /* char *: a path, or "none", kept as "" */
+	SETTING_PATTERNS,  /* char *: patterns separated by ":"; each value adds to those before, "none" forgets them */
 	SETTING_SIZE,      /* uint64_t, bytes */
 	SETTING_SHARE,     /* uint64_t, bytes; may be a share of RAM, and is no more than that */
 	SETTING_AMOUNT,    /* struct config_amount, of memory_max; min in bytes, max in percent */
@@ -37,7 +38,7 @@ struct setting {
 	const char *const *words;
 };
 
-#define CONFIG_SETTINGS 24
+#define CONFIG_SETTINGS 25
 extern const struct setting config_settings[CONFIG_SETTINGS];
 
 /* NULL: there is none of that name. */

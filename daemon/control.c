@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Control connections: what pagecachectl asks. Listings are read out of the state that workers keep in shared memory, as anyone with
- * bpftool reads it, and sent as fast as the peer takes them. SYNC and DROP are done by the workers, by message. SET changes the
+ * bpftool reads it, and sent as fast as the peer takes them. SYNC, DROP and STAT are done by the workers, by message. SET changes the
  * configuration, here.
  * Main thread; the functions marked so run on workers.
  */
@@ -18,7 +18,7 @@
 
 #define REPLIES_PER_ROUND 64
 
-/* --- SYNC, DROP, PIN and PINS: one part a worker --- */
+/* --- SYNC, DROP, STAT, PIN and PINS: one part a worker --- */
 
 #define PIN_ROWS_MAX 65536u         /* of one worker in one listing */
 
@@ -34,6 +34,7 @@ struct control_part {
 	struct pin pin;
 	struct pgc_ctl_pin_reply *rows;
 	size_t n_rows, allocated;
+	struct pgc_stat_reply stat;
 };
 
 struct control_job {
@@ -89,6 +90,8 @@ static void job_reply(struct control_job *job)
 	}
 	if (error == 0 && c->request.ctl_file.ino && reply.ctl_count_reply.files == 0)
 		error = -ENOENT;
+	if (job->request.type == PGC_CTL_STAT)
+		reply.stat_reply = job->part[0].stat;
 	reply.status = (uint32_t)-error;
 	c->request.type = 0;
 	if (conn_send(c->sock, &reply, NULL, 0) < 0)
@@ -186,6 +189,23 @@ static void part_pin(struct control_part *p, struct file *f)
 	pin_start(&p->pin, f, m->off, m->len, part_pinned);
 }
 
+/* On the worker. What the kernel says of the store came with the request, so nothing is waited for. */
+static void part_stat(struct control_part *p, const struct file *f)
+{
+	const struct pgc_ctl_stat *m = &p->request->ctl_stat;
+	struct store_stat st = {
+		.size = m->size, .blocks = m->blocks,
+		.mtime = { .tv_sec = m->mtime_s, .tv_nsec = m->mtime_ns }, .ctime = { .tv_sec = m->ctime_s, .tv_nsec = m->ctime_ns },
+	};
+
+	p->error = file_stat_overlay(f, &st);
+	if (p->error == 0)
+		p->stat = (struct pgc_stat_reply){
+			.dev = f->dev, .ino = f->ino, .size = st.size, .blocks = st.blocks, .mtime_s = st.mtime.tv_sec, .ctime_s = st.ctime.tv_sec,
+			.mtime_ns = (uint32_t)st.mtime.tv_nsec, .ctime_ns = (uint32_t)st.ctime.tv_nsec,
+		};
+}
+
 struct row_of { struct control_part *part; struct file *file; };
 
 /* On the worker. */
@@ -219,6 +239,9 @@ static void part_file(struct control_part *p, struct file *f)
 	case PGC_CTL_DROP:
 		p->pages += file_drop_clean(f, 0, ~0ull, false);
 		file_maybe_idle(f);
+		return;
+	case PGC_CTL_STAT:
+		part_stat(p, f);
 		return;
 	case PGC_CTL_PIN:
 		part_pin(p, f);
@@ -584,6 +607,9 @@ static size_t body_used(const struct pgc_msg *msg)
 	case PGC_CTL_PIN:
 		return msg->ctl_pin.on > 1 || msg->ctl_pin.pad || msg->ctl_pin.ino == 0 || msg->ctl_pin.off > INT64_MAX - PAGE_SIZE_ ||
 		       msg->ctl_pin.len > INT64_MAX - PAGE_SIZE_ - msg->ctl_pin.off ? SIZE_MAX : sizeof(msg->ctl_pin);
+	case PGC_CTL_STAT:
+		return msg->ctl_stat.ino == 0 || msg->ctl_stat.mtime_ns >= 1000000000u || msg->ctl_stat.ctime_ns >= 1000000000u ?
+		       SIZE_MAX : sizeof(msg->ctl_stat);
 	case PGC_CTL_SYNC:
 	case PGC_CTL_DROP:
 		return msg->ctl_file.wait > 1 || msg->ctl_file.pad ? SIZE_MAX : sizeof(msg->ctl_file);
@@ -616,6 +642,7 @@ const char *control_begin(struct conn *c, const struct pgc_msg *msg, unsigned n_
 		return NULL;
 	case PGC_CTL_SYNC:
 	case PGC_CTL_DROP:
+	case PGC_CTL_STAT:
 	case PGC_CTL_PIN:
 	case PGC_CTL_PINS:
 		r = begin_job(c);

@@ -183,6 +183,7 @@ static int resolve_store(struct space *s, struct block *b, uint64_t addr, uint64
 
 	block_dirtied_by(b, s->toucher.client);
 	block_set_dirty(b, bits_range((unsigned)(page % PGC_BLOCK_PAGES), (unsigned)n));
+	file_changed(s->file);
 	space_note_unprotected(s, page, n);
 	if (protected) {
 		r = uffd_protect(s->uffd, addr, n * PAGE_SIZE_, false, false);
@@ -881,6 +882,7 @@ int64_t fault_populate(struct space *s, uint64_t addr, uint64_t len, bool write)
 		if (dirty) {
 			block_dirtied_by(b, s->toucher.client);
 			block_set_dirty(b, bits_range((unsigned)(page % PGC_BLOCK_PAGES), (unsigned)n));
+			file_changed(s->file);
 			space_note_unprotected(s, page, n);
 		}
 		r = uffd_continue(s->uffd, addr + done, n * PAGE_SIZE_, shared && !dirty, &mapped);

@@ -127,6 +127,8 @@ int file_new(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, co
 	list_init(&f->publish.link);
 	list_init(&f->ops_task.link);
 	list_init(&f->retain_task.link);
+	list_init(&f->looking);
+	list_init(&f->look_next);
 	frame_refs_init(&f->refs, &ref_functions, f);
 	dirty_set_init(&f->kept);
 	dirty_set_init(&f->pins);
@@ -256,7 +258,7 @@ static bool same_time(struct timespec a, struct timespec b) { return a.tv_sec ==
 
 static void remember_version(struct file *f, const struct store_stat *st)
 {
-	f->version = (struct file_version){ true, st->size, st->mtime, st->ctime };
+	f->version = (struct file_version){ true, st->size, st->blocks, st->mtime, st->ctime };
 	f->unlinked = st->nlink == 0;
 	/* Asking where holes are may block on what is no disk (FUSE, NFS: devices without a major number). */
 	f->sparse = st->blocks * 512 < st->size && major(st->dev) != 0;
@@ -293,20 +295,43 @@ int file_opened(struct file *f, const struct store_stat *st)
 	} else if (changed || !f->version.valid) {
 		return 0; /* we are writing: what changed is our own doing, and is looked at when that is over */
 	}
-	if (r == 0)
+	if (r == 0) {
 		remember_version(f, st);
+		file_times_looked(&f->times, file_times_now(), st, true);
+	}
 	return r;
 }
 
 static void version_done(struct store_op *op, ssize_t result)
 {
 	struct file *f = container_of(op, struct file, version_op);
+	bool quiet = list_empty(&f->writes) && list_empty(&f->ops);
+	const struct store_stat *st = f->restoring ? &f->restore.after : &f->version_stat;
+	struct list waiting;
+	struct parked *p;
 
 	f->version_busy = false;
 	f->stat_failed = result < 0;
-	/* A write that began meanwhile has made it stale: its own end will look again. */
-	if (result == 0 && list_empty(&f->writes) && list_empty(&f->ops))
-		remember_version(f, &f->version_stat);
+	if (result == 0 && f->restoring)
+		file_times_restored(&f->times, file_times_now(), &f->restore, quiet);
+	else if (result == 0)
+		file_times_looked(&f->times, file_times_now(), st, quiet);
+	/*
+	 * A write that began meanwhile has made it stale: its own end will look again. And where nothing of ours was written since the version was remembered, a
+	 * difference is somebody else's, for the next open to find.
+	 */
+	if (result == 0 && quiet && !f->version.valid)
+		remember_version(f, st);
+	list_init(&waiting);
+	list_splice(&waiting, &f->looking);
+	f->requests++; /* whoever is told may be the last to use the file */
+	while ((p = list_first(&waiting, struct parked, link))) {
+		list_remove(&p->link);
+		p->resume(p);
+	}
+	f->requests--;
+	if (!list_empty(&f->look_next))
+		file_refresh_version(f);
 	file_maybe_idle(f);
 }
 
@@ -315,8 +340,55 @@ void file_refresh_version(struct file *f)
 	if (f->version_busy || !f->store)
 		return;
 	f->version_busy = true;
+	list_splice(&f->looking, &f->look_next);
 	f->version_op.done = version_done;
-	f->store->ops->stat(f->store, &f->version_op, &f->version_stat);
+	f->restoring = f->times.moved && f->store->writable;
+	if (f->restoring) {
+		file_times_restore(&f->times, &f->restore);
+		f->store->ops->restore(f->store, &f->version_op, &f->restore);
+	} else {
+		f->store->ops->stat(f->store, &f->version_op, &f->version_stat);
+	}
+}
+
+void file_look(struct file *f, struct parked *p)
+{
+	list_append(&f->look_next, &p->link);
+	file_refresh_version(f);
+}
+
+void file_changed(struct file *f) { file_times_changed(&f->times, file_times_now()); }
+
+void file_moving(struct file *f)
+{
+	f->version.valid = false;
+	file_times_moving(&f->times, file_times_now());
+}
+
+void file_stat_shown(const struct file *f, struct store_stat *st)
+{
+	uint64_t most = MAX(st->blocks, file_pages(f) * (PAGE_SIZE_ / 512));
+
+	/* What is not written yet may come to lie on what the store has, or where it has a hole. */
+	st->blocks = MIN(most, st->blocks + (f->e->dirty + f->e->writeback) * (PAGE_SIZE_ / 512));
+	st->size = f->size;
+	file_times_show(&f->times, file_times_now(), st, &st->mtime, &st->ctime);
+}
+
+int file_stat_overlay(const struct file *f, struct store_stat *st)
+{
+	if (!f->times.known)
+		return -ENOENT; /* it is just being opened */
+	if (file_times_stale(&f->times, st->ctime)) {
+		/* The asker's look was before the last one of our own. */
+		st->blocks = MAX(st->blocks, f->version.blocks);
+		st->mtime = f->times.left_mtime;
+		st->ctime = f->times.left_ctime;
+	}
+	if (f->state != FILE_READY && !file_times_unchanged(&f->times, st->mtime, st->ctime))
+		return -ENOENT; /* changed past the cache, which its next open will find out */
+	file_stat_shown(f, st);
+	return 0;
 }
 
 void file_maybe_idle(struct file *f)
@@ -332,7 +404,8 @@ void file_maybe_idle(struct file *f)
 		writeback_background(f);
 		return;
 	}
-	if (!f->version.valid && f->retain != RETAIN_MAPPED && !f->stat_failed && f->store && f->size != 0 && !f->unlinked && f->last_error == 0 && f->blocks.count > 0) {
+	if (f->store && !f->stat_failed && !f->unlinked &&
+	    (f->times.moved || (!f->version.valid && f->retain != RETAIN_MAPPED && f->size != 0 && f->last_error == 0 && f->blocks.count > 0))) {
 		file_refresh_version(f);
 		if (f->version_busy)
 			return;

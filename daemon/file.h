@@ -15,6 +15,7 @@
 #pragma once
 
 #include "daemon/dirty_set.h"
+#include "daemon/file_times.h"
 #include "daemon/frame_refs.h"
 #include "daemon/host_mapper.h"
 #include "daemon/store/store.h"
@@ -25,7 +26,7 @@ enum file_state { FILE_OPENING, FILE_READY, FILE_IDLE };
 /* What the store's file looked like when cache and store were last known to agree. */
 struct file_version {
 	bool valid;                /* false: we wrote since, and have not looked again */
-	uint64_t size;
+	uint64_t size, blocks;
 	struct timespec mtime, ctime;
 };
 
@@ -67,7 +68,10 @@ struct file {
 	struct file_version version;
 	struct store_op version_op;
 	struct store_stat version_stat;
-	bool version_busy, stat_failed;
+	struct store_restore restore;
+	bool version_busy, restoring, stat_failed;
+	struct list looking, look_next; /* struct parked: wait for the look under way, and for one that has not begun */
+	struct file_times times;
 
 	/* Address spaces and references: space.c. */
 	struct list spaces;
@@ -151,8 +155,19 @@ int file_opened(struct file *f, const struct store_stat *st);
 void file_maybe_idle(struct file *f);
 /* Up, set by warm.c: the file goes idle or away, with nothing dirty or in flight. */
 extern void (*file_idle_hook)(struct file *f);
-/* Looks at the store again and remembers its version, after our own writes. */
+/* Looks at the store again and remembers its version, after our own writes; puts back the mtime that those have moved. */
 void file_refresh_version(struct file *f);
+/* As that; `p` is resumed when a look that begins from now on is over, however it went. Only with a store. */
+void file_look(struct file *f, struct parked *p);
+
+/* A client has changed it: its times move. */
+void file_changed(struct file *f);
+/* A write or the like of ours is about to be given to the store, whose times and version move. */
+void file_moving(struct file *f);
+/* Makes what the store says of it what clients are to see: size, blocks, times. */
+void file_stat_shown(const struct file *f, struct store_stat *st);
+/* The same for what somebody else has asked the kernel. -ENOENT: there is nothing to add to that. */
+int file_stat_overlay(const struct file *f, struct store_stat *st);
 
 /* Sets the size of memfd and file; cuts bits, blocks and charges beyond it. Nothing may be in flight there. Returns 0 or a negative errno. */
 int file_set_size(struct file *f, uint64_t size);

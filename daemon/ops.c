@@ -124,6 +124,7 @@ static void mark_written(struct file_op *op, uint64_t from, uint64_t to)
 		block_set_dirty(b, pages);
 		block_apply_keep(b);
 	}
+	file_changed(op->file);
 }
 
 static int write_chunk(struct file_op *op, uint64_t lo, uint64_t hi)
@@ -294,6 +295,7 @@ static int step_truncate(struct file_op *op)
 			return WAIT; /* the write-out's end comes back to us */
 		op->step = ASKED;
 		op->store_op.done = store_answered;
+		file_moving(f);
 		f->store->ops->truncate(f->store, &op->store_op, op->off);
 		return WAIT;
 	case ASKED:
@@ -303,7 +305,7 @@ static int step_truncate(struct file_op *op)
 		if (r == 0) {
 			r = file_set_size(f, op->off);
 			f->store_size = op->off;
-			f->version.valid = false;
+			file_changed(f);
 		}
 		file_lift_barrier(f);
 		return r;
@@ -390,6 +392,7 @@ static int step_fallocate(struct file_op *op)
 			return WAIT;
 		op->step = ASKED;
 		op->store_op.done = store_answered;
+		file_moving(f);
 		f->store->ops->fallocate(f->store, &op->store_op, op->mode, op->off, op->len);
 		return WAIT;
 	case ASKED:
@@ -414,7 +417,7 @@ static int step_fallocate(struct file_op *op)
 				if (end > f->size)
 					r = file_set_size(f, end);
 			}
-			f->version.valid = false;
+			file_changed(f);
 		}
 		file_lift_barrier(f);
 		return r;
@@ -434,15 +437,14 @@ static int step_extend(struct file_op *op)
 		/* No write-out goes beyond the file's size, so this cannot cut what one has just written. */
 		op->step = ASKED;
 		op->store_op.done = store_answered;
+		file_moving(f);
 		f->store->ops->truncate(f->store, &op->store_op, f->size);
 		return WAIT;
 	case ASKED:
 		return WAIT;
 	default:
-		if (op->store_op.result == 0) {
+		if (op->store_op.result == 0)
 			f->store_size = f->size;
-			f->version.valid = false;
-		}
 		return (int)op->store_op.result;
 	}
 }
@@ -479,7 +481,7 @@ static void run_ops(struct task *t)
 	f->requests--;
 	if (!list_empty(&f->ops))
 		worker_queue(f->worker, t);
-	else if (f->e->dirty == 0 && !f->version.valid && list_empty(&f->writes))
+	else if ((f->times.moved || (f->e->dirty == 0 && !f->version.valid)) && list_empty(&f->writes))
 		file_refresh_version(f);
 	file_maybe_idle(f);
 }

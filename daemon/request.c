@@ -15,6 +15,7 @@
 #include "daemon/conn.h"
 #include "daemon/log.h"
 #include "daemon/ops.h"
+#include "daemon/seek.h"
 #include "daemon/writeback.h"
 
 #define POPULATE_STEP   (512 * PAGE_SIZE_)
@@ -36,6 +37,7 @@ struct request {
 	struct store_op store_op;
 	struct store_stat stat;
 	struct file_op file_op;
+	struct seek seek;
 	struct xfer *xfer;         /* WRITE holds it */
 	void *data;                /* WRITE's data memfd, mapped */
 	size_t data_len;
@@ -296,6 +298,14 @@ static void synced(struct request *r, int error)
 	request_end(r, error);
 }
 
+static void store_settled(struct store_sync *s, int error)
+{
+	struct request *r = container_of(s, struct request, store_sync);
+
+	/* What went wrong before is not kept from the next fsync. */
+	request_end(r, r->handle && r->handle->errseq != r->file->errseq ? r->file->errseq_code : 0);
+}
+
 static void store_synced(struct store_sync *s, int error)
 {
 	synced(container_of(s, struct request, store_sync), error);
@@ -310,15 +320,22 @@ static void sync_range(const struct request *r, uint64_t *ret_from, uint64_t *re
 	*ret_to = m->len ? page_up(m->off + m->len) : file_pages(r->file);
 }
 
-static void sync_extended(struct file_op *op, int error)
+/* All is written that was asked for. */
+static void sync_store(struct request *r, int error)
 {
-	struct request *r = container_of(op, struct request, file_op);
+	uint32_t flags = r->msg.sync.flags;
 
-	if (error)
+	if (error && (flags & PGC_SYNC_WRITE))
+		request_end(r, error);
+	else if (error)
 		synced(r, error);
+	else if (flags & PGC_SYNC_WRITE)
+		writeback_settle(&r->store_sync, r->file, store_settled);
 	else
-		writeback_store_sync(&r->store_sync, r->file, r->msg.sync.flags & PGC_SYNC_DATA, store_synced);
+		writeback_store_sync(&r->store_sync, r->file, flags & PGC_SYNC_DATA, store_synced);
 }
+
+static void sync_extended(struct file_op *op, int error) { sync_store(container_of(op, struct request, file_op), error); }
 
 static void sync_written(struct sync_dirty *s, int error)
 {
@@ -326,18 +343,14 @@ static void sync_written(struct sync_dirty *s, int error)
 
 	uint64_t from, to;
 
-	if (error) {
-		synced(r, error);
-		return;
-	}
 	sync_range(r, &from, &to);
-	if (r->file->store_size < MIN(r->file->size, to * PAGE_SIZE_)) {
+	if (!error && r->file->store_size < MIN(r->file->size, to * PAGE_SIZE_)) {
 		/* Dirty pages beyond the range would make the store long enough to have it; they are not written now. */
 		r->file_op = (struct file_op){ .kind = FILE_OP_EXTEND, .done = sync_extended };
 		ops_queue(r->file, &r->file_op);
 		return;
 	}
-	writeback_store_sync(&r->store_sync, r->file, r->msg.sync.flags & PGC_SYNC_DATA, store_synced);
+	sync_store(r, error);
 }
 
 #define ASYNC_MAX 16u                /* of one file at once; with more, one write-out of all does as well */
@@ -431,10 +444,12 @@ static int begin_write(struct request *r, int fd)
 static void stat_done(struct store_op *op, ssize_t result)
 {
 	struct request *r = container_of(op, struct request, store_op);
-	const struct store_stat *st = &r->stat;
+	struct store_stat *st = &r->stat;
 
+	if (result >= 0)
+		file_stat_shown(r->file, st);
 	r->reply.stat_reply = (struct pgc_stat_reply){
-		.dev = st->dev, .ino = st->ino, .size = r->file->size, .blocks = st->blocks, .rdev = st->rdev,
+		.dev = st->dev, .ino = st->ino, .size = st->size, .blocks = st->blocks, .rdev = st->rdev,
 		.mode = st->mode, .nlink = st->nlink, .uid = st->uid, .gid = st->gid, .blksize = st->blksize,
 		.atime_s = st->atime.tv_sec, .mtime_s = st->mtime.tv_sec, .ctime_s = st->ctime.tv_sec,
 		.atime_ns = (uint32_t)st->atime.tv_nsec, .mtime_ns = (uint32_t)st->mtime.tv_nsec,
@@ -443,6 +458,14 @@ static void stat_done(struct store_op *op, ssize_t result)
 	if (result < 0)
 		memset(&r->reply.stat_reply, 0, sizeof(r->reply.stat_reply));
 	request_end(r, (int)result);
+}
+
+static void seek_done(struct seek *k, int error)
+{
+	struct request *r = container_of(k, struct request, seek);
+
+	r->reply.seek_reply.off = error ? 0 : k->off;
+	request_end(r, error);
 }
 
 static void willneed(struct request *r, uint64_t off, uint64_t len)
@@ -606,6 +629,8 @@ static int do_keep(struct request *r)
 		block_set_keep(b, pages, m->on);
 		index = b->e->index + 1;
 	}
+	if (m->on)
+		file_changed(f);
 	return 0;
 }
 
@@ -666,7 +691,7 @@ static const char *check(const struct handle *h, const struct pgc_msg *m, unsign
 		break;
 	case PGC_MSG_SYNC:
 		used = BODY(pgc_sync);
-		ok = (m->sync.flags & ~(PGC_SYNC_DATA | PGC_SYNC_ASYNC)) == 0 && m->sync.pad == 0 && range_fits(m->sync.off, m->sync.len);
+		ok = (m->sync.flags & ~(PGC_SYNC_DATA | PGC_SYNC_ASYNC | PGC_SYNC_WRITE)) == 0 && m->sync.pad == 0 && range_fits(m->sync.off, m->sync.len);
 		break;
 	case PGC_MSG_TRUNCATE:
 		used = BODY(pgc_truncate);
@@ -682,6 +707,10 @@ static const char *check(const struct handle *h, const struct pgc_msg *m, unsign
 	case PGC_MSG_MADVISE:
 		used = BODY(pgc_madvise);
 		ok = pages_fit(m->madvise.addr, m->madvise.len) && m->madvise.pad == 0;
+		break;
+	case PGC_MSG_SEEK:
+		used = BODY(pgc_seek);
+		ok = m->seek.off <= INT64_MAX && (m->seek.whence == SEEK_DATA || m->seek.whence == SEEK_HOLE) && m->seek.pad == 0;
 		break;
 	case PGC_MSG_KEEP:
 		used = BODY(pgc_keep);
@@ -775,6 +804,9 @@ static int begin(struct request *r, int fd)
 	case PGC_MSG_STAT:
 		r->store_op.done = stat_done;
 		f->store->ops->stat(f->store, &r->store_op, &r->stat);
+		return 1;
+	case PGC_MSG_SEEK:
+		seek_start(&r->seek, f, m->seek.off, (int)m->seek.whence, seek_done);
 		return 1;
 	case PGC_MSG_FADVISE:
 		return h->readable ? do_fadvise(r) : 0;

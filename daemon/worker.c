@@ -137,8 +137,8 @@ static void drain_pass_done(struct drain *d)
 			log_at(LOG_LEVEL_ERROR, f->e->name, 0, "%llu dirty pages could not be written: %s",
 			       (unsigned long long)f->e->dirty, strerror(f->last_error ? -f->last_error : EIO));
 			atomic_store_explicit(&w->failed, true, memory_order_release);
-		} else if (!f->version.valid && f->blocks.count > 0 && !f->unlinked) {
-			file_refresh_version(f); /* for its warm record; in_flight() waits for it */
+		} else if (!f->unlinked && (f->times.moved || (!f->version.valid && f->blocks.count > 0))) {
+			file_refresh_version(f); /* for its times and its warm record; in_flight() waits for it */
 		}
 	w->stopped = true;
 }

@@ -145,7 +145,7 @@ static int wb_start(struct sync_dirty *s, uint64_t first, uint64_t n, bool zeros
 	wb->seq = ++f->write_seq;
 	wb->stays_dirty = stays_dirty;
 	s->in_flight++;
-	f->version.valid = false;
+	file_moving(f);
 	list_append(&f->writes, &wb->link);
 	f->worker->writes_in_flight++;
 	f->worker->stats->writeouts++;
@@ -179,6 +179,19 @@ bool writeback_in_flight(struct file *f, uint64_t from, uint64_t to)
 		if (wb->first < to && from < wb->first + wb->n)
 			return true;
 	return false;
+}
+
+uint64_t writeback_next(struct file *f, uint64_t page, uint64_t *ret_end)
+{
+	uint64_t next = ~0ull;
+	struct wb *wb;
+
+	list_for_each(wb, &f->writes, link)
+		if (wb->first + wb->n > page && MAX(wb->first, page) < next) {
+			next = MAX(wb->first, page);
+			*ret_end = wb->first + wb->n;
+		}
+	return next;
 }
 
 /* --- SyncDirty --- */
@@ -279,6 +292,14 @@ static bool sync_advance(struct sync_dirty *s)
 	struct file *f = s->file;
 	struct worker *w = f->worker;
 
+	if (!s->looked && f->store && f->e->dirty > 0) {
+		/* An mtime that somebody has set shows only until we write. */
+		s->looked = true;
+		if (!f->times.moved) {
+			file_look(f, &s->parked);
+			return false;
+		}
+	}
 	while (s->cursor < s->end) {
 		struct block *b = block_tree_next(&f->blocks, s->cursor / PGC_BLOCK_PAGES, true);
 		uint64_t pages, first, end, bit;
@@ -367,6 +388,8 @@ static void step_syncs(struct task *t)
 		s->done(s, s->error);
 	}
 	f->requests--;
+	if (f->times.moved && list_empty(&f->syncs) && list_empty(&f->writes) && list_empty(&f->ops))
+		file_refresh_version(f);
 	file_maybe_idle(f);
 }
 
@@ -411,6 +434,38 @@ static void store_synced(struct store_op *op, ssize_t result)
 	file_maybe_idle(f);
 }
 
+static void issue_sync(struct store_sync *s, bool data_only)
+{
+	struct file *f = s->file;
+
+	s->writes_done = f->writes_done;
+	s->op.done = store_synced;
+	f->store->ops->sync(f->store, &s->op, data_only);
+}
+
+static void settled(struct parked *p) { issue_sync(container_of(p, struct store_sync, parked), false); }
+
+static void only_settled(struct parked *p)
+{
+	struct store_sync *s = container_of(p, struct store_sync, parked);
+	struct file *f = s->file;
+
+	s->done(s, 0);
+	f->requests--;
+	file_maybe_idle(f);
+}
+
+/* Whether s->parked.resume() comes. */
+static bool settle(struct store_sync *s, struct file *f, void (*resume)(struct parked *))
+{
+	s->parked.resume = resume;
+	list_init(&s->parked.link);
+	if (!f->times.moved)
+		return false;
+	file_look(f, &s->parked);
+	return true;
+}
+
 void writeback_store_sync(struct store_sync *s, struct file *f, bool data_only, void (*done)(struct store_sync *, int))
 {
 	s->file = f;
@@ -420,9 +475,17 @@ void writeback_store_sync(struct store_sync *s, struct file *f, bool data_only, 
 		return;
 	}
 	f->requests++;
-	s->writes_done = f->writes_done;
-	s->op.done = store_synced;
-	f->store->ops->sync(f->store, &s->op, data_only);
+	if (data_only || !settle(s, f, settled))
+		issue_sync(s, data_only);
+}
+
+void writeback_settle(struct store_sync *s, struct file *f, void (*done)(struct store_sync *, int))
+{
+	s->file = f;
+	s->done = done;
+	f->requests++;
+	if (!f->store || !f->store->writable || !settle(s, f, only_settled))
+		only_settled(&s->parked);
 }
 
 /* --- in the background --- */

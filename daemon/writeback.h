@@ -18,6 +18,7 @@ struct sync_dirty {
 	uint64_t cursor, end;      /* pages */
 	uint64_t wait_seq;         /* 0: the cursor is not at the end yet */
 	unsigned in_flight;
+	bool looked;               /* at the store's times, before the first write moves them */
 	uint64_t blocked_since;    /* ns; protecting has failed since, 0: no */
 	uint64_t pages;            /* written */
 	int error;                 /* the first of its own writes */
@@ -29,19 +30,24 @@ void sync_dirty_range(struct sync_dirty *s, struct file *f, uint64_t from, uint6
 void sync_dirty_all(struct sync_dirty *s, struct file *f, void (*done)(struct sync_dirty *, int));
 
 /*
- * The store's own fsync. When it fails, what was written since the last good one is dirty again, as far as it is still here, and every handle
+ * The store's own fsync, before which its times are put right (with data_only soon after it). When it fails, what was written since the last good one is dirty again, as far as it is still here, and every handle
  * hears of it. done() comes later or, where there is nothing to sync, at once; it may free it. The file stays meanwhile.
  */
 struct store_sync {
 	struct store_op op;
 	struct file *file;
+	struct parked parked;
 	uint64_t writes_done;      /* file->writes_done when it was issued */
 	void (*done)(struct store_sync *s, int error);
 };
 void writeback_store_sync(struct store_sync *s, struct file *f, bool data_only, void (*done)(struct store_sync *, int));
+/* As that without the fsync: after what was written the store's times are put right. */
+void writeback_settle(struct store_sync *s, struct file *f, void (*done)(struct store_sync *, int));
 
 /* Is a write of any of pages [from, to) in flight? */
 bool writeback_in_flight(struct file *f, uint64_t from, uint64_t to);
+/* The first page from `page` on that is being written, ~0: none, and the end of the pages that are written with it. */
+uint64_t writeback_next(struct file *f, uint64_t page, uint64_t *ret_end);
 
 /* Starts a write-out of all that is dirty, unless one is running; nobody waits for it. */
 void writeback_background(struct file *f);

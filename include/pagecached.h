@@ -173,8 +173,18 @@ int pgc_ftruncate(struct pgc_file *f, off_t size);
  */
 int pgc_fallocate(struct pgc_file *f, int mode, off_t off, off_t len);
 
-/* As fstat(2): size and times as they are with what the cache holds, the rest as the store has it. */
+/*
+ * As fstat(2): size, blocks and times as they are with what the cache holds, the rest as the store has it. Times change when the file is
+ * written or stored to, and not when the cache writes it out.
+ */
 int pgc_fstat(struct pgc_file *f, struct stat *ret);
+
+/*
+ * As lseek(2) with SEEK_DATA or SEEK_HOLE, which are all of `whence`; there is no file offset to move. What was stored or written is data
+ * at once, whether the store has it yet or not. Where the store cannot tell, all is data up to the end of file.
+ * Errors: -ENXIO: off is negative, at or past the end of file, or, with SEEK_DATA, in a hole that reaches it; -EINVAL: another `whence`.
+ */
+int pgc_seek(struct pgc_file *f, off_t off, int whence, off_t *ret);
 
 /*
  * Says that the pages that hold any byte of the range are, or with false are no longer, written by something that page

@@ -517,6 +517,14 @@ int file_sync(struct pgc_file *f, bool data)
 	return file_request(f, &m, NULL, 0);
 }
 
+int file_write_out(struct pgc_file *f, uint64_t off, uint64_t len, bool wait)
+{
+	struct pgc_msg m = { .type = PGC_MSG_SYNC };
+
+	m.sync = (struct pgc_sync){ .off = off, .len = len, .flags = PGC_SYNC_WRITE | (wait ? 0 : PGC_SYNC_ASYNC) };
+	return file_request(f, &m, NULL, 0);
+}
+
 static bool has_memfd(const struct pgc_file *f, dev_t mem_dev, ino_t mem_ino)
 {
 	return f->memfd >= 0 && f->mem_ino == mem_ino && f->mem_dev == mem_dev;
@@ -649,6 +657,30 @@ PGC_PUBLIC int pgc_fstat(struct pgc_file *f, struct stat *ret)
 		.st_mtim = { s->mtime_s, s->mtime_ns },
 		.st_ctim = { s->ctime_s, s->ctime_ns },
 	};
+	return 0;
+}
+
+PGC_PUBLIC int pgc_seek(struct pgc_file *f, off_t off, int whence, off_t *ret)
+{
+	NO_CANCEL;
+	struct pgc_msg m = { .type = PGC_MSG_SEEK };
+	int r;
+
+	if (!f)
+		return -EBADF;
+	if (!ret)
+		return -EFAULT;
+	if (whence != SEEK_DATA && whence != SEEK_HOLE)
+		return -EINVAL;
+	if (off < 0)
+		return -ENXIO;
+	m.seek = (struct pgc_seek){ .off = (uint64_t)off, .whence = (uint32_t)whence };
+	r = file_request(f, &m, NULL, 0);
+	if (r < 0)
+		return r;
+	if (m.seek_reply.off < (uint64_t)off || m.seek_reply.off > INT64_MAX)
+		return -EPROTO;
+	*ret = (off_t)m.seek_reply.off;
 	return 0;
 }
 

@@ -41,6 +41,7 @@
 #define file_send_close pgcpriv_file_send_close
 #define file_sync pgcpriv_file_sync
 #define file_sync_memfd pgcpriv_file_sync_memfd
+#define file_write_out pgcpriv_file_write_out
 #define fork_init pgcpriv_fork_init
 #define lib pgcpriv_lib
 #define map_attach pgcpriv_map_attach
@@ -218,6 +219,11 @@ int file_connect(struct pgc_file *f);
 /* conn_request() on a handle's connection, which is made first if need be. No descriptors in the reply. */
 int file_request(struct pgc_file *f, struct pgc_msg *msg, const int *fds, int n_fds);
 int file_sync(struct pgc_file *f, bool data);
+/*
+ * Writes what is dirty of the range to the store, without a sync of the store itself; len 0: to the end. Not `wait`: only starts it. With it an error is
+ * returned, and a later pgc_fsync() returns it all the same.
+ */
+int file_write_out(struct pgc_file *f, uint64_t off, uint64_t len, bool wait);
 /* io.c: pgc_append() of a vector, of which `n` bytes are written. */
 struct iovec;
 ssize_t file_append(struct pgc_file *f, const struct iovec *iov, int iovcnt, size_t n, off_t *ret_off);

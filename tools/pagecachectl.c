@@ -25,6 +25,7 @@
 #include "tools/ctl_cgroup.h"
 #include "tools/ctl_conn.h"
 #include "tools/ctl_range.h"
+#include "tools/ctl_run.h"
 #include "tools/ctl_show.h"
 #include "tools/ctl_warm.h"
 
@@ -63,6 +64,7 @@ static void usage(FILE *out)
 	      "  pin FILE [RANGE]  read in and keep in memory\n"
 	      "  unpin FILE [RANGE]\n"
 	      "  set KEY VALUE     change a setting of the running daemon\n"
+	      "  run COMMAND...    run a program that was not built for it; see 'pagecachectl run --help'\n"
 	      "  version           versions of this program and of the daemon\n"
 	      "  help              this text\n"
 	      "\n"
@@ -77,7 +79,7 @@ static void usage(FILE *out)
 	      "  -h, --help         print this text\n"
 	      "  -V, --version      print the version of this program\n"
 	      "\n"
-	      "Exit status: 0 done, 1 failed, 2 wrong usage, 3 no daemon answers.\n", out);
+	      "Exit status: 0 done, 1 failed, 2 wrong usage, 3 no daemon answers; of run, see there.\n", out);
 }
 
 static int fail(const char *what, int error)
@@ -564,8 +566,10 @@ static const struct command {
 	{ "help", 0, 0, NULL, command_help },
 };
 
-/* Returns -1 to go on, or the exit code. */
-static int parse_options(struct ctl *ctl, int argc, char **argv)
+/*
+ * Returns -1 to go on, or the exit code. `order` is "" or, for options before the command only, "+".
+ */
+static int parse_options(struct ctl *ctl, int argc, char **argv, const char *order)
 {
 	static const struct option options[] = {
 		{ "socket", required_argument, NULL, 's' },
@@ -575,9 +579,12 @@ static int parse_options(struct ctl *ctl, int argc, char **argv)
 		{ "version", no_argument, NULL, 'V' },
 		{ 0 },
 	};
+	char letters[16];
 	int c;
 
-	while ((c = getopt_long(argc, argv, "s:jbhV", options, NULL)) >= 0) {
+	snprintf(letters, sizeof(letters), "%ss:jbhV", order);
+	optind = 0;                             /* glibc: start afresh */
+	while ((c = getopt_long(argc, argv, letters, options, NULL)) >= 0) {
 		switch (c) {
 		case 's':
 			ctl->socket = optarg;
@@ -604,8 +611,14 @@ static int parse_options(struct ctl *ctl, int argc, char **argv)
 
 static int run(struct ctl *ctl, int argc, char **argv)
 {
-	int r = parse_options(ctl, argc, argv);
+	int r = parse_options(ctl, argc, argv, "+");
 
+	if (r >= 0)
+		return r;
+	/* What follows the command of run is not ours to read. */
+	if (optind < argc && strcmp(argv[optind], "run") == 0)
+		return ctl_run(argc - optind, argv + optind, ctl->socket);
+	r = parse_options(ctl, argc, argv, "");
 	if (r >= 0)
 		return r;
 	argc -= optind;

@@ -50,6 +50,8 @@ struct file_store {
 	struct file_desc *read[2], *write[2];   /* BUFFERED, DIRECT; any may be NULL, and one descriptor may be in two places */
 	struct file_desc *seek;                 /* a description of our own, whose offset is ours to move */
 	bool              seek_tried;
+	uint64_t          dev;                  /* 0: not known yet */
+	enum { WILLING_UNKNOWN, WILLING, UNWILLING } willing; /* to be asked for what may wait for ever */
 	bool              reopen_tried;         /* for reading, where clients gave only write access */
 	bool              direct_refused;       /* the file system failed O_DIRECT transfers with EINVAL */
 	bool              dontcache;            /* RWF_DONTCACHE was not refused so far */
@@ -60,6 +62,7 @@ struct file_store {
 enum step {
 	STEP_FAIL = 1,             /* result is known, only its time has not come */
 	STEP_STAT,
+	STEP_LOOK,                 /* a restore that only looks */
 	STEP_READ,
 	STEP_WRITE_HEAD,           /* the whole pages of a direct write */
 	STEP_WRITE,                /* all of a buffered one, or what is left after the head */
@@ -206,8 +209,12 @@ struct file_job {
 	int                fd;         /* the operation holds it open */
 	int                opened;     /* a new description of the same file, -1: none */
 	bool               open;
+	int                whence;     /* of a seek */
 	uint64_t           off, len;
 	ssize_t            result;
+	uint64_t           dev;
+	int                willing;
+	struct store_restore restore;
 };
 
 static int description_open(int fd)
@@ -218,23 +225,68 @@ static int description_open(int fd)
 	return open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 }
 
-static void job_submit(struct store_op *op, struct file_desc *d, void (*run)(struct offload_job *),
-		       void (*done)(struct ring_op *, int, uint32_t), bool open)
+static struct file_job *job_new(struct store_op *op, struct file_desc *d, void (*run)(struct offload_job *),
+				void (*done)(struct ring_op *, int, uint32_t), bool open)
 {
+	struct file_store *s = file_store(op->store);
 	struct file_job *j = calloc(1, sizeof(*j));
 
 	if (!j) {
 		op_finish_later(op, -ENOMEM);
-		return;
+		return NULL;
 	}
 	*j = (struct file_job){
 		.job = { .run = run, .done.done = done },
 		.op = op, .fd = d->fd, .opened = -1, .open = open, .off = op->off, .len = op->len,
+		.dev = s->dev, .willing = s->willing,
 	};
 	op_use(op, d);
 	op->extra = j;
+	return j;
+}
+
+static void job_go(struct store_op *op)
+{
+	struct file_job *j = op->extra;
+
 	if (offload_submit(op->store->ring, &j->job) < 0)
 		op_finish_later(op, -ENOMEM);
+}
+
+static void job_submit(struct store_op *op, struct file_desc *d, void (*run)(struct offload_job *),
+		       void (*done)(struct ring_op *, int, uint32_t), bool open)
+{
+	if (job_new(op, d, run, done, open))
+		job_go(op);
+}
+
+/*
+ * A file system that a program of anybody's serves may never answer, and the offload thread is everybody's. Which one it is must be found out without asking
+ * it: what has a device is none, for others it is in the table of mounts. One that is not there is not known, so not asked.
+ */
+static void learn_willing(struct file_job *j)
+{
+	char *line = NULL;
+	size_t room = 0;
+	FILE *f;
+
+	if (j->willing != WILLING_UNKNOWN)
+		return;
+	/* Only what lies in memory has seals, and a memfd is in no table. */
+	j->willing = major(j->dev) != 0 || fcntl(j->fd, F_GET_SEALS) >= 0 ? WILLING : UNWILLING;
+	f = j->willing == WILLING ? NULL : fopen("/proc/self/mountinfo", "re");
+	while (f && getline(&line, &room, f) > 0) {
+		const char *type = strstr(line, " - ");
+		unsigned ma, mi;
+
+		if (!type || sscanf(line, "%*u %*u %u:%u", &ma, &mi) != 2 || makedev(ma, mi) != j->dev)
+			continue;
+		j->willing = strncmp(type + 3, "fuse", 4) == 0 ? UNWILLING : WILLING;
+		break;
+	}
+	free(line);
+	if (f)
+		fclose(f);
 }
 
 /* Another description of the same file for the store's own use, from a finished job; NULL when there is none. */
@@ -274,6 +326,74 @@ static void hole_run(struct offload_job *job)
 		j->result = (uint64_t)data - j->off >= j->len;
 	else
 		j->result = errno == ENXIO;    /* no data from here to the end of file */
+}
+
+static void seek_run(struct offload_job *job)
+{
+	struct file_job *j = container_of(job, struct file_job, job);
+	off_t at;
+
+	learn_willing(j);
+	j->result = -EOPNOTSUPP;
+	if (j->willing == UNWILLING) {
+		j->open = false;
+		return;
+	}
+	if (j->open) {
+		j->opened = description_open(j->fd);
+		j->fd = j->opened;
+	}
+	if (j->fd < 0)
+		return;
+	at = lseek(j->fd, (off_t)j->off, j->whence);
+	if (at >= 0)
+		j->result = at;
+	else if (errno == ENXIO)
+		j->result = -ENXIO;
+}
+
+static int stat_here(int fd, struct store_stat *ret)
+{
+	struct stat st;
+	uint64_t size;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	size = (uint64_t)st.st_size;
+	if (S_ISBLK(st.st_mode) && ioctl(fd, BLKGETSIZE64, &size) < 0)
+		return -errno;
+	*ret = (struct store_stat){
+		.dev = st.st_dev, .ino = st.st_ino, .rdev = st.st_rdev, .size = size, .blocks = (uint64_t)st.st_blocks,
+		.mode = st.st_mode, .nlink = (uint32_t)st.st_nlink, .uid = st.st_uid, .gid = st.st_gid, .blksize = (uint32_t)st.st_blksize,
+		.atime = st.st_atim, .mtime = st.st_mtim, .ctime = st.st_ctim,
+	};
+	return 0;
+}
+
+static bool times_equal(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
+
+static void restore_run(struct offload_job *job)
+{
+	struct file_job *j = container_of(job, struct file_job, job);
+	struct store_restore *r = &j->restore;
+	const struct timespec set[2] = { { .tv_nsec = UTIME_OMIT }, r->to };
+	struct timespec now;
+
+	learn_willing(j);
+	j->result = -EOPNOTSUPP;
+	if (j->willing == UNWILLING)
+		return;
+	j->result = stat_here(j->fd, &r->found);
+	if (j->result < 0)
+		return;
+	r->after = r->found;
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (times_equal(r->found.mtime, r->to) ||
+	    (!times_equal(r->found.mtime, r->left) && !store_mtime_within(r->found.mtime, r->since, now)))
+		return;
+	/* Who may write a file may not always set its times: then what there is stays. */
+	if (futimens(j->fd, set) == 0)
+		j->result = stat_here(j->fd, &r->after);
 }
 
 static void truncate_run(struct offload_job *job)
@@ -407,22 +527,18 @@ static struct timespec timespec_of(const struct statx_timestamp *t)
 	return (struct timespec){ .tv_sec = t->tv_sec, .tv_nsec = t->tv_nsec };
 }
 
-static void stat_done(struct store_op *op, ssize_t res)
+static int stat_take(struct store_op *op, int res, struct store_stat *ret)
 {
-	struct store_stat *ret = op->buf;
 	const struct statx *x = op->extra;
 	uint64_t size;
 
-	if (res < 0) {
-		op_finish(op, res);
-		return;
-	}
+	if (res < 0)
+		return res;
 	size = x->stx_size;
+	file_store(op->store)->dev = makedev(x->stx_dev_major, x->stx_dev_minor);
 	/* A device's inode has no size. The ioctl only reads a field of the open device. */
-	if (S_ISBLK(x->stx_mode) && ioctl(((struct file_desc *)op->using)->fd, BLKGETSIZE64, &size) < 0) {
-		op_finish(op, -errno);
-		return;
-	}
+	if (S_ISBLK(x->stx_mode) && ioctl(((struct file_desc *)op->using)->fd, BLKGETSIZE64, &size) < 0)
+		return -errno;
 	*ret = (struct store_stat){
 		.dev = makedev(x->stx_dev_major, x->stx_dev_minor),
 		.ino = x->stx_ino,
@@ -438,7 +554,17 @@ static void stat_done(struct store_op *op, ssize_t res)
 		.mtime = timespec_of(&x->stx_mtime),
 		.ctime = timespec_of(&x->stx_ctime),
 	};
-	op_finish(op, 0);
+	return 0;
+}
+
+static void look_done(struct store_op *op, int res)
+{
+	struct store_restore *r = op->buf;
+
+	res = stat_take(op, res, &r->found);
+	if (res == 0)
+		r->after = r->found;
+	op_finish(op, res);
 }
 
 static void op_step(struct ring_op *rop, int res, uint32_t cflags)
@@ -451,7 +577,10 @@ static void op_step(struct ring_op *rop, int res, uint32_t cflags)
 		op_finish(op, op->result);
 		break;
 	case STEP_STAT:
-		stat_done(op, res);
+		op_finish(op, stat_take(op, res, op->buf));
+		break;
+	case STEP_LOOK:
+		look_done(op, res);
 		break;
 	case STEP_READ:
 		if (!transfer_retry(s, op, op->step, res))
@@ -479,20 +608,24 @@ static void op_step(struct ring_op *rop, int res, uint32_t cflags)
 	}
 }
 
-static void file_stat(struct store *store, struct store_op *op, struct store_stat *ret)
+static void stat_start(struct store_op *op, int step)
 {
-	struct file_store *s = file_store(store);
-	struct file_desc *d = desc_any(s);
+	struct file_desc *d = desc_any(file_store(op->store));
 	struct io_uring_sqe *sqe;
 
-	op_begin(store, op, ret, sizeof(*ret), 0);
 	op->extra = calloc(1, sizeof(struct statx));
 	if (!op->extra) {
 		op_finish_later(op, -ENOMEM);
 		return;
 	}
-	sqe = op_sqe(op, d, STEP_STAT);
+	sqe = op_sqe(op, d, step);
 	io_uring_prep_statx(sqe, d->fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, op->extra);
+}
+
+static void file_stat(struct store *store, struct store_op *op, struct store_stat *ret)
+{
+	op_begin(store, op, ret, sizeof(*ret), 0);
+	stat_start(op, STEP_STAT);
 }
 
 static void file_read(struct store *store, struct store_op *op, void *buf, size_t len, uint64_t off)
@@ -591,6 +724,71 @@ static void file_is_hole(struct store *store, struct store_op *op, uint64_t off,
 		job_submit(op, desc_any(s), hole_run, hole_done, true);
 }
 
+static void seek_done(struct ring_op *rop, int res, uint32_t cflags)
+{
+	struct file_job *j = container_of(rop, struct file_job, job.done);
+
+	file_store(j->op->store)->willing = j->willing;
+	hole_done(rop, res, cflags);
+}
+
+static void file_seek(struct store *store, struct store_op *op, int whence, uint64_t off)
+{
+	struct file_store *s = file_store(store);
+	struct file_job *j;
+
+	op_begin(store, op, NULL, 0, off);
+	if (off > INT64_MAX || s->willing == UNWILLING || (s->seek_tried && !s->seek)) {
+		op_finish_later(op, -EOPNOTSUPP);
+		return;
+	}
+	j = job_new(op, s->seek ? s->seek : desc_any(s), seek_run, seek_done, !s->seek);
+	if (j) {
+		j->whence = whence;
+		job_go(op);
+	}
+}
+
+static void restore_done(struct ring_op *rop, int res, uint32_t cflags)
+{
+	struct file_job *j = container_of(rop, struct file_job, job.done);
+	struct store_op *op = j->op;
+	struct store_restore *r = op->buf;
+
+	file_store(op->store)->willing = j->willing;
+	if (j->result == -EOPNOTSUPP) {
+		free(TAKE_PTR(op->extra));
+		stat_start(op, STEP_LOOK);
+		return;
+	}
+	if (j->result == 0) {
+		r->found = j->restore.found;
+		r->after = j->restore.after;
+	}
+	op_finish(op, j->result);
+}
+
+static void file_restore(struct store *store, struct store_op *op, struct store_restore *r)
+{
+	struct file_store *s = file_store(store);
+	struct file_job *j;
+
+	op_begin(store, op, r, 0, 0);
+	if (!s->write[BUFFERED]) {
+		op_finish_later(op, -EBADF);
+		return;
+	}
+	if (s->willing == UNWILLING) {
+		stat_start(op, STEP_LOOK);
+		return;
+	}
+	j = job_new(op, s->write[BUFFERED], restore_run, restore_done, false);
+	if (j) {
+		j->restore = *r;
+		job_go(op);
+	}
+}
+
 static void file_close(struct store *store)
 {
 	struct file_store *s = file_store(store);
@@ -611,6 +809,8 @@ static const struct store_ops file_store_ops = {
 	.sync = file_sync,
 	.truncate = file_truncate,
 	.fallocate = file_fallocate,
+	.restore = file_restore,
+	.seek = file_seek,
 	.is_hole = file_is_hole,
 	.close = file_close,
 };

@@ -66,6 +66,7 @@ struct mem_call {
 	bool             zero;
 	bool             data_only;
 	struct store_stat *stat;   /* of a stat */
+	struct store_restore *restore;
 };
 
 /* --- objects --- */
@@ -266,6 +267,8 @@ static void inner_done(struct store_op *inner, ssize_t result)
 	/* A memfd has no name, but the object has: it is no file that was unlinked, and may stay cached without a handle. */
 	if (c->stat && result == 0)
 		c->stat->nlink = 1;
+	if (c->restore && result == 0)
+		c->restore->found.nlink = c->restore->after.nlink = 1;
 	call_finish(c, result);
 }
 
@@ -429,6 +432,26 @@ static void mem_is_hole(struct store *s, struct store_op *op, uint64_t off, uint
 		inner->ops->is_hole(inner, &c->inner, off, len);
 }
 
+static void mem_restore(struct store *s, struct store_op *op, struct store_restore *r)
+{
+	struct mem_call *c = call_begin(s, op, KIND_OTHER, 0, 0);
+	struct store *inner = mem_store(s)->inner;
+
+	if (!c)
+		return;
+	c->restore = r;
+	inner->ops->restore(inner, &c->inner, r);
+}
+
+static void mem_seek(struct store *s, struct store_op *op, int whence, uint64_t off)
+{
+	struct mem_call *c = call_begin(s, op, KIND_OTHER, 0, off);
+	struct store *inner = mem_store(s)->inner;
+
+	if (c)
+		inner->ops->seek(inner, &c->inner, whence, off);
+}
+
 static void mem_close(struct store *store)
 {
 	struct mem_store *s = mem_store(store);
@@ -447,6 +470,8 @@ static const struct store_ops mem_store_ops = {
 	.sync = mem_sync,
 	.truncate = mem_truncate,
 	.fallocate = mem_fallocate,
+	.restore = mem_restore,
+	.seek = mem_seek,
 	.is_hole = mem_is_hole,
 	.close = mem_close,
 };

@@ -11,6 +11,9 @@
  * write: `buf` and `off` page-aligned; `len` any (only the last piece of a file is no multiple of a page). May be
  *        short; a caller continues likewise. 0 for len > 0 is an error to the caller. Extends the file when past its end.
  * sync:  when it is done, all that earlier completed writes wrote is durable.
+ * restore: puts an mtime back that our own operations moved. Where that is not allowed (or the file system is not one to be asked such things) found and after
+ *        tell what there is, and that is no error.
+ * seek:  where data (SEEK_DATA) or a hole (SEEK_HOLE) begins from `off` on; the end of file is a hole. -ENXIO as lseek(2); -EOPNOTSUPP: not known.
  * is_hole: 1 when the range reads as zeros because the file is sparse there, 0 when not or not known.
  */
 #pragma once
@@ -50,6 +53,21 @@ struct store_stat {
 	struct timespec atime, mtime, ctime;
 };
 
+struct store_restore {
+	struct timespec to;        /* what it shall be, if now it is `left`, or not before `since` and not in the future: that is our own doing */
+	struct timespec since, left;
+	struct store_stat found, after; /* before and after that */
+};
+
+/* Can an operation that was issued at `since` or later, and has ended by `now`, have left this mtime? File systems may keep whole seconds, or two of them. */
+static inline bool store_mtime_within(struct timespec mtime, struct timespec since, struct timespec now)
+{
+	if (mtime.tv_nsec == 0)
+		return mtime.tv_sec >= since.tv_sec - 1 && mtime.tv_sec <= now.tv_sec;
+	return (mtime.tv_sec > since.tv_sec || (mtime.tv_sec == since.tv_sec && mtime.tv_nsec >= since.tv_nsec)) &&
+	       (mtime.tv_sec < now.tv_sec || (mtime.tv_sec == now.tv_sec && mtime.tv_nsec <= now.tv_nsec));
+}
+
 struct store_ops {
 	const char *name;
 	void (*stat)(struct store *s, struct store_op *op, struct store_stat *ret);
@@ -58,6 +76,8 @@ struct store_ops {
 	void (*sync)(struct store *s, struct store_op *op, bool data_only);
 	void (*truncate)(struct store *s, struct store_op *op, uint64_t size);
 	void (*fallocate)(struct store *s, struct store_op *op, int mode, uint64_t off, uint64_t len);
+	void (*restore)(struct store *s, struct store_op *op, struct store_restore *r);
+	void (*seek)(struct store *s, struct store_op *op, int whence, uint64_t off);
 	void (*is_hole)(struct store *s, struct store_op *op, uint64_t off, uint64_t len);
 	/* Releases everything, the struct too. No operation may be under way. */
 	void (*close)(struct store *s);

@@ -23,7 +23,7 @@
 #include <stdint.h>
 
 #define PGC_WIRE_MAGIC   0x31434750u /* "PGC1" */
-#define PGC_WIRE_VERSION 2u          /* differs: the daemon answers EPROTO and hangs up */
+#define PGC_WIRE_VERSION 3u          /* differs: the daemon answers EPROTO and hangs up */
 
 #define PGC_MSG_SIZE     256
 #define PGC_FDS_MAX      3
@@ -60,6 +60,7 @@ enum pgc_msg_type {
 	PGC_MSG_FADVISE,        /* file range */
 	PGC_MSG_MADVISE,        /* range of addresses */
 	PGC_MSG_KEEP,           /* file range is (not) written outside tracking */
+	PGC_MSG_SEEK,           /* where data or a hole begins */
 
 	/* Role CONTROL. LIST requests are answered by any number of replies with `more` set, then one without. */
 	PGC_CTL_STATUS = 64,
@@ -73,6 +74,7 @@ enum pgc_msg_type {
 	PGC_CTL_PIN,            /* keep a range resident, or (on = 0) no more; likewise */
 	PGC_CTL_MEMORY,
 	PGC_CTL_PINS,           /* LIST: what is pinned */
+	PGC_CTL_STAT,           /* what of a stat(2) of a cached file is different with what the cache holds */
 };
 
 enum pgc_role { PGC_ROLE_CLIENT = 1, PGC_ROLE_CONTROL = 2 };
@@ -147,6 +149,7 @@ struct pgc_write_reply { uint64_t len, off, size; };
 
 #define PGC_SYNC_DATA  (1u << 0)   /* fdatasync */
 #define PGC_SYNC_ASYNC (1u << 1)   /* start the write-out, do not wait */
+#define PGC_SYNC_WRITE (1u << 2)   /* only write, without the store's own sync; an error stays for the next sync to report */
 /* Bytes [off, off + len) of the file; len 0: all of it. */
 struct pgc_sync { uint64_t off, len; uint32_t flags; uint32_t pad; };
 
@@ -155,6 +158,8 @@ struct pgc_fallocate { uint64_t off, len; int32_t mode; uint32_t pad; }; /* FALL
 struct pgc_fadvise { uint64_t off, len; int32_t advice; uint32_t pad; }; /* POSIX_FADV_*; len 0: to the end */
 struct pgc_madvise { uint64_t addr, len; int32_t advice; uint32_t pad; }; /* MADV_* */
 struct pgc_keep { uint64_t off, len; uint32_t on; uint32_t pad; };
+struct pgc_seek { uint64_t off; uint32_t whence, pad; };                /* SEEK_DATA or SEEK_HOLE; ENXIO as lseek(2) */
+struct pgc_seek_reply { uint64_t off; };
 
 struct pgc_stat_reply {
 	uint64_t dev, ino, size, blocks, rdev;
@@ -164,6 +169,16 @@ struct pgc_stat_reply {
 };
 
 struct pgc_ctl_file { uint64_t dev, ino; uint32_t wait; uint32_t pad; }; /* wait 0: SYNC only starts the write-out */
+/*
+ * PGC_CTL_STAT: a file by the numbers that stat(2) of it has, and what the kernel says of it, which is the store's: the daemon does not look itself. The
+ * reply is a struct pgc_stat_reply with dev, ino, size, blocks, mtime and ctime as they are with what the cache holds; all else is 0 and the
+ * kernel's to say. ENOENT: nothing of it is cached, or it is older than what the kernel says: then that is the truth.
+ */
+struct pgc_ctl_stat {
+	uint64_t dev, ino, size, blocks;
+	int64_t  mtime_s, ctime_s;
+	uint32_t mtime_ns, ctime_ns;
+};
 /* A setting as the configuration file would have it: "memory_max", "2G". The reply's body is a struct pgc_ctl_set_reply, also on errors. */
 struct pgc_ctl_set { char name[32], value[200]; };
 struct pgc_ctl_set_reply { char message[232]; }; /* what is wrong and what is allowed; "": nothing */
@@ -262,8 +277,11 @@ struct pgc_msg {
 		struct pgc_fadvise fadvise;
 		struct pgc_madvise madvise;
 		struct pgc_keep keep;
+		struct pgc_seek seek;
+		struct pgc_seek_reply seek_reply;
 		struct pgc_stat_reply stat_reply;
 		struct pgc_ctl_file ctl_file;
+		struct pgc_ctl_stat ctl_stat;
 		struct pgc_ctl_count_reply ctl_count_reply;
 		struct pgc_ctl_status_reply ctl_status_reply;
 		struct pgc_ctl_file_reply ctl_file_reply;
@@ -303,8 +321,11 @@ PGC_WIRE_CHECK(pgc_fallocate, 24);
 PGC_WIRE_CHECK(pgc_fadvise, 24);
 PGC_WIRE_CHECK(pgc_madvise, 24);
 PGC_WIRE_CHECK(pgc_keep, 24);
+PGC_WIRE_CHECK(pgc_seek, 16);
+PGC_WIRE_CHECK(pgc_seek_reply, 8);
 PGC_WIRE_CHECK(pgc_stat_reply, 104);
 PGC_WIRE_CHECK(pgc_ctl_file, 24);
+PGC_WIRE_CHECK(pgc_ctl_stat, 56);
 PGC_WIRE_CHECK(pgc_ctl_status_reply, 208);
 PGC_WIRE_CHECK(pgc_ctl_file_reply, 216);
 PGC_WIRE_CHECK(pgc_ctl_mapping_reply, 168);

@@ -103,9 +103,25 @@ int open_ours(int dirfd, const char *path, const char *abs, int flags, mode_t mo
 	bool truncate = (flags & O_TRUNC) && (flags & O_ACCMODE) != O_RDONLY;
 	/* O_TRUNC with O_RDONLY truncates, too, says Linux: that is left to it, with what else is unusual. */
 	int keep = (flags & ~NOT_REAL) | (truncate ? 0 : flags & O_TRUNC);
-	int fd = REAL(openat)(dirfd, path, keep | O_CLOEXEC, mode);
+	int fd = REAL(openat)(dirfd, path, keep | O_CLOEXEC, mode), r;
+	struct stat made, now;
 
-	return fd < 0 ? fd : open_take_over(fd, abs, flags, truncate);
+	if (fd < 0)
+		return fd;
+	if (!(flags & O_CREAT) || !(flags & O_EXCL) || REAL(fstat)(fd, &made) < 0)
+		return open_take_over(fd, abs, flags, truncate);
+	r = open_take_over(fd, abs, flags, truncate);
+	if (r < 0) {
+		/* An open that fails makes nothing: the next one with O_EXCL would find it. */
+		int error = errno;
+		ENTER;
+
+		if (REAL(fstatat)(dirfd, path, &now, AT_SYMLINK_NOFOLLOW) == 0 && now.st_dev == made.st_dev && now.st_ino == made.st_ino &&
+		    now.st_size == 0)
+			REAL(unlinkat)(dirfd, path, 0);
+		errno = error;
+	}
+	return r;
 }
 
 static int open_any(int dirfd, const char *path, int flags, mode_t mode)

@@ -30,6 +30,7 @@ dir=        # the served folder
 plain_dir=  # its twin, which pagecached never sees
 groups=()   # of started programs: all their processes end with the script
 steps=()
+daemon_flags=() # more than the budget
 through=()  # what goes before a command for it to see $dir through pagecached
 step=       # the one under way
 declare -A took=()
@@ -76,7 +77,7 @@ program_begin() {
 	chmod 711 "$work" # a program may run as another user
 	dir=$work/served plain_dir=$work/plain
 	mkdir "$dir" "$plain_dir"
-	[ -n "$only_plain" ] || daemon_begin "$build" --memory-max "$budget"
+	[ -n "$only_plain" ] || daemon_begin "$build" --memory-max "$budget" "${daemon_flags[@]}"
 	through=("$ctl" run --path "$dir" --)
 	"$ctl" help | grep -q ' run ' || # of a build that has no such command yet
 		through=(env LD_PRELOAD="$build/libclient/preload/libpagecached-preload.so" PAGECACHED_PATHS="$dir/**")
@@ -172,9 +173,9 @@ timed() {
 	step=
 }
 
-# list FOLDER: type, size and SHA-256 of all that is in it.
+# list FOLDER: type, size or target, and SHA-256 of all that is in it.
 list() {
-	(cd "$1" && find . ! -type f -printf '%y %p %l\n' -o -printf '%y %p %s ' -exec sha256sum {} \;) | sort
+	(cd "$1" && find . -type f -printf 'f %p %s\n' -o -printf '%y %p %l\n' && find . -type f -exec sha256sum {} +) | sort
 }
 export -f list
 
@@ -182,7 +183,7 @@ export -f list
 same_store() {
 	[ -z "$only_plain" ] || return 0
 	cached bash -c 'list "$1"' list "$dir" >"$work/list.seen"
-	"$ctl" sync
+	"$ctl" sync >/dev/null
 	list "$dir" >"$work/list.store"
 	diff "$work/list.seen" "$work/list.store" >&2 || fail "the store (right) is not what programs see (left)"
 }

@@ -8,8 +8,8 @@ need lmdb-utils/mdb_stat lmdb-utils/mdb_dump "liblmdb-dev/$build/tests/programs/
 program_begin lmdb "$@"
 
 load=$build/tests/programs/lmdb_load
-entries=8000 # of each writer
-[ "$minutes" = 0 ] || entries=24000
+entries=5000 # of each writer
+[ "$minutes" = 0 ] || entries=12000
 
 # fill MODE FOLDER FLAGS: writers and readers together.
 fill() {
@@ -17,11 +17,11 @@ fill() {
 	mkdir "$environment"
 	on "$1" "$load" "$environment" "$3" put 0 100 10 >/dev/null
 	for w in 1 2 3; do
-		start "$1" "$load" "$environment" "$3" put $((w * 1000000)) "$entries" 400 >/dev/null
+		start "$1" "$load" "$environment" "$3" put $((w * 1000000)) "$entries" 500 >/dev/null
 		pids+=("$started")
 	done
 	for w in 1 2; do
-		start "$1" "$load" "$environment" "$3" scan 6 >&2
+		start "$1" "$load" "$environment" "$3" scan 3 >&2
 		pids+=("$started")
 	done
 	for pid in "${pids[@]}"; do
@@ -41,7 +41,7 @@ killed() {
 	local said before found
 	before=$(on "$1" "$load" "$2/$3" "$3" scan 1)
 	start "$1" "$load" "$2/$3" "$3" put 10000000 1000000 20 >"$work/said"
-	sleep "0.$((300 + RANDOM % 500))"
+	sleep "0.$((200 + RANDOM % 300))"
 	kill -0 "$started" || fail "the writer ended by itself"
 	kill_hard "$started"
 	said=$(tail -n 1 "$work/said")
@@ -111,7 +111,7 @@ one_round() {
 			is_cached "$dir/$flags/data.mdb"
 			same_store
 			seen=$(cached "$load" "$dir/$flags" "$flags" scan 1)
-			"$ctl" sync
+			"$ctl" sync >/dev/null
 			cp -r --sparse=always "$dir/$flags" "$work/store"
 			[ "$("$load" "$work/store" "$flags" scan 1)" = "$seen" ] || fail "$flags: the store has something else than what was seen: $seen"
 			rm -r "$work/store"

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MAP_SIZE (128ul << 20)
+#define MAP_SIZE (96ul << 20)
 #define VALUE_MAX 6000
 
 struct key {

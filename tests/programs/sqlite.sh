@@ -6,11 +6,12 @@
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/lib.sh"
 need sqlite3/sqlite3
+budget=12M
 program_begin sqlite "$@"
 
 writers=3
-transactions=30
-accounts=12000
+transactions=20
+accounts=7000
 sum=$((accounts * 1000))
 [ "$minutes" = 0 ] || transactions=200
 
@@ -115,7 +116,7 @@ crash() {
 
 	# What would be there after the machine's restart: the store as it is, without the cache.
 	if [ "$1" = cached ]; then
-		"$ctl" sync
+		"$ctl" sync >/dev/null
 		mkdir "$work/restart"
 		cp "$database"* "$work/restart/"
 		after=$(sql plain "$work/restart/$(basename "$database")" <<<"SELECT sum(id * balance) FROM account; PRAGMA integrity_check;")
@@ -140,7 +141,7 @@ committed_survives() {
 			INSERT INTO transfer VALUES (0, $n, 1); COMMIT; SELECT $n;"
 	done >"$work/writer.sql"
 	start "$1" bash -c 'exec sqlite3 -batch -bail -cmd ".timeout 60000" "$1" <"$2" >"$3"' writer "$database" "$work/writer.sql" "$work/said"
-	sleep "0.$((300 + RANDOM % 500))"
+	sleep "0.$((200 + RANDOM % 300))"
 	kill -0 "$started" || fail "the writer ended by itself"
 	kill_hard "$started"
 	said=$(grep -c '^[0-9]*$' "$work/said" || true)

@@ -168,7 +168,7 @@ void lock_memory(void *p, size_t n);
 void unlock_memory(void *p, size_t n);
 
 /* A system call by the instruction itself, which no library sees. Three arguments; -errno. */
-static inline long raw_call(long number, long fd, void *buf, long n)
+static inline long unseen_call(long number, long fd, void *buf, long n)
 {
 	long r;
 

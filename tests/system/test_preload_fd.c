@@ -66,9 +66,9 @@ ACT_TEST(raw_calls_on_the_descriptor_are_refused)
 	int fd = make("f", TEXT);
 	char buf[4];
 
-	CHECK_EQ(raw_call(SYS_read, fd, buf, 4), -EBADF);
-	CHECK_EQ(raw_call(SYS_write, fd, buf, 4), -EPERM);
-	CHECK_EQ(raw_call(SYS_ftruncate, fd, NULL, 0), -EPERM);
+	CHECK_EQ(unseen_call(SYS_read, fd, buf, 4), -EBADF);
+	CHECK_EQ(unseen_call(SYS_write, fd, buf, 4), -EPERM);
+	CHECK_EQ(unseen_call(SYS_ftruncate, fd, NULL, 0), -EPERM);
 	reads(fd, TEXT);
 }
 
@@ -553,7 +553,7 @@ ACT_TEST(a_number_that_was_closed_unseen_is_what_it_is_now)
 {
 	int fd = make("f", TEXT), p[2];
 
-	CHECK_EQ(raw_call(SYS_close, fd, NULL, 0), 0);
+	CHECK_EQ(unseen_call(SYS_close, fd, NULL, 0), 0);
 	CHECK_EQ(pipe(p), 0);
 	CHECK_EQ(p[0], fd);
 	CHECK_EQ(write(p[1], "pipe", 4), 4);

@@ -35,6 +35,11 @@ struct rig_store {
 	uint64_t error_page;       /* the errors of read and write are of transfers that touch this page; ~0: of all */
 	uint64_t short_max;        /* 0: whole transfers */
 	bool write_nothing;        /* writes accept 0 bytes */
+	struct timespec mtime, ctime; /* the store's, which only tests and restore move */
+	unsigned restores;
+	bool never_restores;       /* as where that is not allowed */
+	uint64_t hole_from, hole_to; /* bytes that the store says are a hole; all else is data, up to its size */
+	bool no_seek;              /* it cannot tell */
 	bool held;                 /* operations wait until rig_release() */
 	struct store_op *waiting[256];
 	unsigned n_waiting;
@@ -55,6 +60,13 @@ static inline void rig_op_done(struct ring_op *op, int res, uint32_t cflags)
 	struct store_op *so = container_of(op, struct store_op, ring);
 
 	so->done(so, so->result);
+}
+
+/* Looks at the store are never held. */
+static inline void rig_submit_at_once(struct rig_store *s, struct store_op *op)
+{
+	op->ring.done = rig_op_done;
+	io_uring_prep_nop(ring_sqe(s->s.ring, &op->ring));
 }
 
 static inline void rig_submit(struct rig_store *s, struct store_op *op)
@@ -94,9 +106,10 @@ static inline void rig_stat(struct store *store, struct store_op *op, struct sto
 {
 	struct rig_store *s = container_of(store, struct rig_store, s);
 
-	*ret = (struct store_stat){ .dev = 1, .ino = 1, .size = s->size, .blocks = (s->size + 511) / 512, .nlink = 1 };
+	*ret = (struct store_stat){ .dev = 1, .ino = 1, .size = s->size, .blocks = (s->size + 511) / 512, .nlink = 1,
+				    .mtime = s->mtime, .ctime = s->ctime };
 	op->result = 0;
-	rig_submit(s, op);
+	rig_submit_at_once(s, op);
 }
 
 static inline void rig_read(struct store *store, struct store_op *op, void *buf, size_t len, uint64_t off)
@@ -174,10 +187,43 @@ static inline void rig_is_hole(struct store *store, struct store_op *op, uint64_
 	rig_submit(s, op);
 }
 
+static inline void rig_restore(struct store *store, struct store_op *op, struct store_restore *r)
+{
+	struct rig_store *s = container_of(store, struct rig_store, s);
+
+	s->restores++;
+	r->found = (struct store_stat){ .dev = 1, .ino = 1, .size = s->size, .nlink = 1, .mtime = s->mtime, .ctime = s->ctime };
+	r->after = r->found;
+	if (!s->never_restores) {
+		s->ctime.tv_sec++;
+		s->mtime = r->to;
+		r->after.mtime = s->mtime;
+		r->after.ctime = s->ctime;
+	}
+	op->result = 0;
+	rig_submit_at_once(s, op);
+}
+
+static inline void rig_seek(struct store *store, struct store_op *op, int whence, uint64_t off)
+{
+	struct rig_store *s = rig_record(store, 'l', off, (uint64_t)whence);
+	bool in_hole = off >= s->hole_from && off < s->hole_to;
+
+	if (s->no_seek)
+		op->result = -EOPNOTSUPP;
+	else if (off >= s->size)
+		op->result = -ENXIO;
+	else if (whence == SEEK_DATA)
+		op->result = !in_hole ? (ssize_t)off : s->hole_to < s->size ? (ssize_t)s->hole_to : -ENXIO;
+	else
+		op->result = in_hole ? (ssize_t)off : (ssize_t)(off < s->hole_from ? s->hole_from : s->size);
+	rig_submit(s, op);
+}
+
 static inline void rig_close(struct store *store) {}
 
 static const struct store_ops rig_store_ops = {
-	"rig", rig_stat, rig_read, rig_write, rig_sync, rig_truncate, rig_fallocate, rig_is_hole, rig_close,
+	"rig", rig_stat, rig_read, rig_write, rig_sync, rig_truncate, rig_fallocate, rig_restore, rig_seek, rig_is_hole, rig_close,
 };
 
 /*

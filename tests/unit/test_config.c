@@ -280,6 +280,7 @@ static void defaults_are_as_documented(void **state)
 	assert_int_equal(f->c.readahead_max, 8 << 20);
 	assert_int_equal(f->c.max_blocks, 0);
 	assert_int_equal(f->c.max_handles, 4096);
+	assert_string_equal(f->c.preload_paths, "");
 	assert_int_equal(f->c.socket_mode, 0666);
 	assert_int_equal(f->c.policy, POLICY_ADAPTIVE);
 	assert_int_equal(f->c.second_chance, 8);
@@ -575,6 +576,34 @@ static void drop_ins_override_in_name_order(void **state)
 	assert_int_equal(f->c.workers, 3);
 	assert_int_equal(f->c.max_files, 200);
 	assert_int_equal(f->c.max_handles, 5);
+}
+
+static void preload_paths_add_up_over_lines_and_files(void **state)
+{
+	struct fixture *f = *state;
+	const char *p = write_file(f, "p.conf", "[daemon]\npreload_paths = /a:/b\\:/**\npreload_paths = /c\n");
+
+	make_dir(f, "p.conf.d");
+	write_file(f, "p.conf.d/10.conf", "[daemon]\npreload_paths = /d\n");
+	assert_int_equal(load_file(f, p), 0);
+	assert_string_equal(f->c.preload_paths, "/a:/b\\:/**:/c:/d");
+}
+
+static void preload_paths_none_forgets_those_before(void **state)
+{
+	struct fixture *f = *state;
+	const char *p = write_file(f, "p.conf", "[daemon]\npreload_paths = /a\n");
+
+	make_dir(f, "p.conf.d");
+	write_file(f, "p.conf.d/10.conf", "[daemon]\npreload_paths = none\npreload_paths = /d\n");
+	assert_int_equal(load_file(f, p), 0);
+	assert_string_equal(f->c.preload_paths, "/d");
+}
+
+static void preload_path_that_is_relative_is_refused(void **state)
+{
+	assert_refused(*state, "[daemon]\npreload_paths = /a:b\n",
+		       "pagecached: %s:2: preload_paths: \"/a:b\" is not valid (allowed: patterns that start with /, separated by \":\", or none)");
 }
 
 static void drop_in_of_another_name_is_not_read(void **state)
@@ -1250,6 +1279,9 @@ int main(void)
 		T(only_the_first_error_is_told),
 		T(failure_leaves_nothing_to_free),
 		T(drop_ins_override_in_name_order),
+		T(preload_paths_add_up_over_lines_and_files),
+		T(preload_paths_none_forgets_those_before),
+		T(preload_path_that_is_relative_is_refused),
 		T(drop_in_of_another_name_is_not_read),
 		T(error_in_a_drop_in_names_it),
 		T(flag_overrides_the_file),

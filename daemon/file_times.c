@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See file_times.h. Invariants
+ *   - A change by a client is shown from the moment it is made, and is never lost to an mtime that a write-out of ours left.
+ *   - An mtime that somebody has set past the cache stays, unless a client changed the file after it. Not so for one that is set between a write-out and the
+ *     look that follows it, if it lies in that time, too: it cannot be told from ours.
+ * Any thread that owns the file. May call util.
+ */
+#include "daemon/file_times.h"
+
+#include "daemon/util/util.h"
+
+static bool same(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
+
+static int compare(struct timespec a, struct timespec b)
+{
+	if (a.tv_sec != b.tv_sec)
+		return a.tv_sec < b.tv_sec ? -1 : 1;
+	return a.tv_nsec < b.tv_nsec ? -1 : a.tv_nsec > b.tv_nsec;
+}
+
+struct file_now file_times_now(void)
+{
+	struct file_now now;
+
+	clock_gettime(CLOCK_REALTIME_COARSE, &now.coarse);
+	clock_gettime(CLOCK_REALTIME, &now.exact);
+	return now;
+}
+
+void file_times_changed(struct file_times *t, struct file_now now)
+{
+	t->pending = true;
+	t->changed = now.coarse;
+	t->order = now.exact;
+}
+
+void file_times_moving(struct file_times *t, struct file_now now)
+{
+	if (t->moved)
+		return;
+	t->moved = true;
+	t->moved_since = now.coarse;
+}
+
+/* As file_times_show(). `newest`: no look was later, so that any difference is news, also after a step back of the clock. */
+static void show(const struct file_times *t, struct file_now now, const struct store_stat *st, bool newest, struct timespec *ret_mtime, struct timespec *ret_ctime)
+{
+	int later = compare(st->ctime, t->left_ctime);
+	bool touched = newest ? later != 0 : later > 0, set = touched && !same(st->mtime, t->left_mtime);
+
+	if (!t->known) {
+		*ret_mtime = st->mtime;
+		*ret_ctime = st->ctime;
+		return;
+	}
+	if (t->moved) /* the store's ctime is ours then, and so is an mtime that a write of ours can have left */
+		touched = set = set && !same(st->mtime, t->restoring) && !store_mtime_within(st->mtime, t->moved_since, now.exact);
+	*ret_mtime = set ? st->mtime : t->mtime;
+	*ret_ctime = touched ? st->ctime : t->ctime;
+	if (!t->pending)
+		return;
+	if (!set || compare(t->order, st->ctime) >= 0)
+		*ret_mtime = t->changed;
+	if (compare(t->changed, *ret_ctime) > 0)
+		*ret_ctime = t->changed;
+}
+
+void file_times_show(const struct file_times *t, struct file_now now, const struct store_stat *st, struct timespec *ret_mtime, struct timespec *ret_ctime)
+{
+	show(t, now, st, false, ret_mtime, ret_ctime);
+}
+
+void file_times_looked(struct file_times *t, struct file_now now, const struct store_stat *st, bool quiet)
+{
+	show(t, now, st, true, &t->mtime, &t->ctime);
+	t->pending = t->pending && !t->known; /* what is shown has it from here on */
+	t->known = true;
+	t->left_mtime = st->mtime;
+	t->left_ctime = st->ctime;
+	t->moved = t->moved && !quiet;
+}
+
+void file_times_restore(struct file_times *t, struct store_restore *ret)
+{
+	t->restoring = t->pending ? t->changed : t->mtime;
+	*ret = (struct store_restore){ .to = t->restoring, .since = t->moved_since, .left = t->left_mtime };
+}
+
+void file_times_restored(struct file_times *t, struct file_now now, const struct store_restore *r, bool quiet)
+{
+	bool pending = t->pending && !same(t->changed, r->to); /* a client was here meanwhile */
+	struct timespec mtime, ctime;
+
+	show(t, now, &r->found, true, &mtime, &ctime);
+	t->mtime = mtime;
+	t->ctime = ctime;
+	t->pending = pending;
+	t->left_mtime = r->after.mtime;
+	t->left_ctime = r->after.ctime;
+	t->moved = t->moved && !quiet;
+	t->restoring = (struct timespec){ 0 };
+}
+
+bool file_times_unchanged(const struct file_times *t, struct timespec mtime, struct timespec ctime)
+{
+	return same(mtime, t->left_mtime) && same(ctime, t->left_ctime);
+}
+
+bool file_times_stale(const struct file_times *t, struct timespec ctime) { return compare(ctime, t->left_ctime) < 0; }
