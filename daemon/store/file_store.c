@@ -724,11 +724,20 @@ static void file_is_hole(struct store *store, struct store_op *op, uint64_t off,
 		job_submit(op, desc_any(s), hole_run, hole_done, true);
 }
 
+/* Before the first stat the device is not known. */
+static void job_learned(struct file_job *j)
+{
+	struct file_store *s = file_store(j->op->store);
+
+	if (s->dev)
+		s->willing = j->willing;
+}
+
 static void seek_done(struct ring_op *rop, int res, uint32_t cflags)
 {
 	struct file_job *j = container_of(rop, struct file_job, job.done);
 
-	file_store(j->op->store)->willing = j->willing;
+	job_learned(j);
 	hole_done(rop, res, cflags);
 }
 
@@ -755,7 +764,7 @@ static void restore_done(struct ring_op *rop, int res, uint32_t cflags)
 	struct store_op *op = j->op;
 	struct store_restore *r = op->buf;
 
-	file_store(op->store)->willing = j->willing;
+	job_learned(j);
 	if (j->result == -EOPNOTSUPP) {
 		free(TAKE_PTR(op->extra));
 		stat_start(op, STEP_LOOK);

@@ -36,7 +36,7 @@ struct rig_store {
 	uint64_t short_max;        /* 0: whole transfers */
 	bool write_nothing;        /* writes accept 0 bytes */
 	struct timespec mtime, ctime; /* the store's, which only tests and restore move */
-	unsigned restores;
+	unsigned restores, restores_at_sync;
 	bool never_restores;       /* as where that is not allowed */
 	uint64_t hole_from, hole_to; /* bytes that the store says are a hole; all else is data, up to its size */
 	bool no_seek;              /* it cannot tell */
@@ -150,6 +150,7 @@ static inline void rig_sync(struct store *store, struct store_op *op, bool data_
 {
 	struct rig_store *s = rig_record(store, 's', 0, 0);
 
+	s->restores_at_sync = s->restores;
 	op->result = s->sync_error;
 	rig_submit(s, op);
 }

@@ -49,6 +49,8 @@ static inline ssize_t store_sync(struct store *s) { return WAIT_OP(s, sync, fals
 static inline ssize_t store_truncate(struct store *s, uint64_t size) { return WAIT_OP(s, truncate, size); }
 static inline ssize_t store_fallocate(struct store *s, int mode, uint64_t off, uint64_t len) { return WAIT_OP(s, fallocate, mode, off, len); }
 static inline ssize_t store_is_hole(struct store *s, uint64_t off, uint64_t len) { return WAIT_OP(s, is_hole, off, len); }
+static inline ssize_t store_restore_of(struct store *s, struct store_restore *r) { return WAIT_OP(s, restore, r); }
+static inline ssize_t store_seek(struct store *s, int whence, uint64_t off) { return WAIT_OP(s, seek, whence, off); }
 static inline ssize_t store_stat_of(struct store *s, struct store_stat *ret) { return WAIT_OP(s, stat, ret); }
 
 /* Page-aligned memory with a pattern that tells its offsets apart. */

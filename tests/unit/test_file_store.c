@@ -344,6 +344,71 @@ static void test_holes_are_known(void **state)
 	close_store(s);
 }
 
+static void test_data_and_holes_are_found(void **state)
+{
+	struct fixture *f = *state;
+	struct store *s = open_direct(f, O_RDWR);
+	struct store_stat st;
+
+	assert_int_equal(store_truncate(s, 1 << 20), 0);
+	assert_int_equal(store_write(s, f->data, P, 64 * P), P);
+	assert_int_equal(store_sync(s), 0);
+	assert_int_equal(store_stat_of(s, &st), 0);
+	assert_int_equal(store_seek(s, SEEK_DATA, 0), 64 * P);
+	assert_int_equal(store_seek(s, SEEK_HOLE, 3), 3);
+	assert_int_equal(store_seek(s, SEEK_HOLE, 64 * P), 65 * P);
+	assert_int_equal(store_seek(s, SEEK_DATA, 65 * P), -ENXIO);
+	assert_int_equal(store_seek(s, SEEK_HOLE, 1 << 20), -ENXIO);
+	close_store(s);
+}
+
+/* The store has been written to since `since`, and had the mtime `left` before. */
+static struct store_restore restore_to(struct timespec to, struct timespec left)
+{
+	struct store_restore r = { .to = to, .left = left };
+
+	clock_gettime(CLOCK_REALTIME_COARSE, &r.since);
+	return r;
+}
+
+static void test_an_mtime_that_a_write_has_moved_is_put_back(void **state)
+{
+	struct fixture *f = *state;
+	struct store *s = open_direct(f, O_RDWR);
+	struct store_restore r = restore_to((struct timespec){ 1000, 17 }, (struct timespec){ 0 });
+	struct store_stat st;
+
+	assert_int_equal(store_stat_of(s, &st), 0);
+	assert_int_equal(store_write(s, f->data, P, 0), P);
+	assert_int_equal(store_restore_of(s, &r), 0);
+	assert_true(r.found.mtime.tv_sec > 1000);
+	assert_int_equal(r.after.mtime.tv_sec, 1000);
+	assert_int_equal(store_stat_of(s, &st), 0);
+	assert_int_equal(st.mtime.tv_sec, 1000);
+	assert_int_equal(st.mtime.tv_nsec, 17);
+	assert_int_equal(st.ctime.tv_nsec, r.after.ctime.tv_nsec);
+	assert_int_equal(st.atime.tv_nsec, r.found.atime.tv_nsec);
+	close_store(s);
+}
+
+static void test_an_mtime_that_somebody_has_set_is_left_alone(void **state)
+{
+	struct fixture *f = *state;
+	struct store *s = open_direct(f, O_RDWR);
+	struct store_restore r = restore_to((struct timespec){ 1000, 17 }, (struct timespec){ 0 });
+	struct store_stat st;
+
+	assert_int_equal(store_stat_of(s, &st), 0);
+	assert_int_equal(store_write(s, f->data, P, 0), P);
+	assert_int_equal(futimens(f->plain, (struct timespec[]){ { 5, 5 }, { 5, 5 } }), 0);
+	assert_int_equal(store_restore_of(s, &r), 0);
+	assert_int_equal(r.found.mtime.tv_sec, 5);
+	assert_int_equal(r.after.mtime.tv_sec, 5);
+	assert_int_equal(store_stat_of(s, &st), 0);
+	assert_int_equal(st.mtime.tv_sec, 5);
+	close_store(s);
+}
+
 /* The application's own read position is not ours to move, nor are its flags. */
 static void test_the_applications_description_is_left_alone(void **state)
 {
@@ -616,6 +681,9 @@ int main(void)
 		TEST(test_truncate_on_a_kernel_without_the_opcode),
 		TEST(test_fallocate_punches_and_grows),
 		TEST(test_holes_are_known),
+		TEST(test_data_and_holes_are_found),
+		TEST(test_an_mtime_that_a_write_has_moved_is_put_back),
+		TEST(test_an_mtime_that_somebody_has_set_is_left_alone),
 		TEST(test_the_applications_description_is_left_alone),
 		TEST(test_read_only_cannot_write),
 		TEST(test_write_only_is_reopened_to_read),

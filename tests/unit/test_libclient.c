@@ -49,7 +49,7 @@ struct fake {
 	int drop;                  /* so many READs find their pages dropped right after */
 	int error;                 /* errno of every WRITE and SYNC */
 	int kill;                  /* connections hang up at once */
-	int seen[PGC_MSG_KEEP + 1];
+	int seen[PGC_MSG_SEEK + 1];
 	int connections;
 	int opened;                /* handles so far, CLONE as well */
 	int last_handle;           /* of a SYNC: which of them */
@@ -240,7 +240,7 @@ static bool handle(struct client *c, struct pgc_msg *m, const int *fds, int n)
 {
 	int out[4], k = 0;
 
-	if (m->type <= PGC_MSG_KEEP)
+	if (m->type <= PGC_MSG_SEEK)
 		add(fake.seen[m->type], 1);
 	switch (m->type) {
 	case PGC_MSG_HELLO:
@@ -313,6 +313,12 @@ static bool handle(struct client *c, struct pgc_msg *m, const int *fds, int n)
 	case PGC_MSG_KEEP:
 		set(fake.last_off, m->keep.off);
 		set(fake.last_len, m->keep.len);
+		break;
+	case PGC_MSG_SEEK:
+		set(fake.last_off, m->seek.off);
+		set(fake.last_flags, m->seek.whence);
+		m->status = (uint32_t)get(fake.error);
+		m->seek_reply.off = m->seek.off + 7;
 		break;
 	case PGC_MSG_MADVISE:
 		set(fake.last_flags, (uint32_t)m->madvise.advice);
@@ -724,6 +730,48 @@ static void o_dsync_syncs_each_write(void **state)
 	assert_int_equal(pgc_pwrite(f, "x", 1, 0), 1);
 	assert_int_equal(get(fake.seen[PGC_MSG_SYNC]), 1);
 	assert_int_equal(get(fake.last_flags), PGC_SYNC_DATA);
+	pgc_close(f);
+}
+
+static void a_write_out_names_its_range_and_leaves_the_store_alone(void **state)
+{
+	struct pgc_file *f = open_mem(O_RDWR);
+
+	assert_int_equal(file_write_out(f, 4096, 8192, true), 0);
+	assert_int_equal(get(fake.last_flags), PGC_SYNC_WRITE);
+	assert_int_equal(get(fake.last_off), 4096);
+	assert_int_equal(get(fake.last_len), 8192);
+	assert_int_equal(file_write_out(f, 0, 0, false), 0);
+	assert_int_equal(get(fake.last_flags), PGC_SYNC_WRITE | PGC_SYNC_ASYNC);
+	pgc_close(f);
+}
+
+static void seek_asks_the_daemon_for_data_and_holes(void **state)
+{
+	struct pgc_file *f = open_mem(O_RDONLY);
+	off_t at = 1;
+
+	assert_int_equal(pgc_seek(f, 5, SEEK_HOLE, &at), 0);
+	assert_int_equal(at, 12);
+	assert_int_equal(get(fake.last_off), 5);
+	assert_int_equal(get(fake.last_flags), SEEK_HOLE);
+	set(fake.error, ENXIO);
+	assert_int_equal(pgc_seek(f, 5, SEEK_DATA, &at), -ENXIO);
+	assert_int_equal(at, 12); /* written on success only */
+	set(fake.error, 0);
+	pgc_close(f);
+}
+
+static void seeks_that_make_no_sense_are_not_asked(void **state)
+{
+	struct pgc_file *f = open_mem(O_RDONLY);
+	off_t at;
+
+	assert_int_equal(pgc_seek(f, 5, SEEK_END, &at), -EINVAL);
+	assert_int_equal(pgc_seek(f, -5, SEEK_DATA, &at), -ENXIO);
+	assert_int_equal(pgc_seek(f, 5, SEEK_DATA, NULL), -EFAULT);
+	assert_int_equal(pgc_seek(NULL, 5, SEEK_DATA, &at), -EBADF);
+	assert_int_equal(get(fake.seen[PGC_MSG_SEEK]), 0);
 	pgc_close(f);
 }
 
@@ -1453,7 +1501,8 @@ int main(void)
 		T(append_says_where_it_went),
 		T(a_failed_write_is_reported),
 		T(o_dsync_syncs_each_write),
-		T(a_small_file_size_limit_refuses_without_a_signal),
+		T(a_write_out_names_its_range_and_leaves_the_store_alone), T(seek_asks_the_daemon_for_data_and_holes),
+		T(seeks_that_make_no_sense_are_not_asked), T(a_small_file_size_limit_refuses_without_a_signal),
 		T(size_and_sync_calls_check_their_arguments),
 		T(replies_out_of_order_reach_their_callers),
 		T(no_more_requests_are_outstanding_than_allowed),

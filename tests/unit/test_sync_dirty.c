@@ -80,6 +80,85 @@ static void a_range_leaves_the_rest_dirty(void **state)
 	rig_free(rig);
 }
 
+static void the_mtime_of_a_client_is_put_back_after_a_write_out(void **state)
+{
+	struct rig *rig = rig_new(8 * PAGE, 1000);
+	struct timespec changed;
+
+	rig_fill(rig, 0, 8);
+	rig_store_page(rig, 1, 'a');
+	file_changed(rig->f);
+	changed = rig->f->times.changed;
+	assert_int_equal(sync_all(rig), 0);
+	rig_run(rig, NULL, 20);
+	assert_int_equal(rig->store.restores, 1);
+	assert_int_equal(rig->store.mtime.tv_sec, changed.tv_sec);
+	assert_int_equal(rig->store.mtime.tv_nsec, changed.tv_nsec);
+	assert_true(rig->f->version.valid);
+	rig_free(rig);
+}
+
+static void an_mtime_that_was_set_before_a_write_out_outlives_it(void **state)
+{
+	struct rig *rig = rig_new(8 * PAGE, 1000);
+
+	rig_fill(rig, 0, 8);
+	rig_store_page(rig, 1, 'a');
+	file_changed(rig->f);
+	rig->store.mtime.tv_sec = 5;
+	rig->store.ctime = (struct timespec){ .tv_sec = rig->f->times.order.tv_sec + 1 };
+	assert_int_equal(sync_all(rig), 0);
+	rig_run(rig, NULL, 20);
+	assert_int_equal(rig->store.restores, 1);
+	assert_int_equal(rig->store.mtime.tv_sec, 5);
+	rig_free(rig);
+}
+
+static bool store_settled;
+
+static void settled(struct store_sync *s, int error)
+{
+	store_settled = true;
+	assert_int_equal(error, 0);
+}
+
+static struct store_sync store_sync;
+
+static void then_sync_the_store(struct sync_dirty *s, int error)
+{
+	writeback_store_sync(&store_sync, s->file, false, settled);
+}
+
+static void the_store_is_synced_after_its_times_are_right(void **state)
+{
+	struct rig *rig = rig_new(8 * PAGE, 1000);
+
+	rig_fill(rig, 0, 8);
+	rig_store_page(rig, 1, 'a');
+	file_changed(rig->f);
+	store_settled = false;
+	sync_dirty_all(&sync_state, rig->f, then_sync_the_store);
+	rig_run(rig, &store_settled, 0);
+	assert_int_equal(rig_count(rig, 's'), 1);
+	assert_int_equal(rig->store.restores_at_sync, 1);
+	assert_false(rig->f->times.moved);
+	rig_free(rig);
+}
+
+static void what_is_clean_moves_no_times(void **state)
+{
+	struct rig *rig = rig_new(8 * PAGE, 1000);
+	struct store_sync s;
+
+	rig_fill(rig, 0, 8);
+	assert_int_equal(sync_all(rig), 0);
+	store_settled = false;
+	writeback_store_sync(&s, rig->f, false, settled);
+	rig_run(rig, &store_settled, 0);
+	assert_int_equal(rig->store.restores, 0);
+	rig_free(rig);
+}
+
 static void a_contiguous_run_is_one_large_write(void **state)
 {
 	struct rig *rig = rig_new(512 * PAGE, 1000);
@@ -376,6 +455,10 @@ int main(void)
 		cmocka_unit_test(all_that_is_dirty_is_written_and_nothing_else),
 		cmocka_unit_test(writes_ascend),
 		cmocka_unit_test(a_range_leaves_the_rest_dirty),
+		cmocka_unit_test(the_mtime_of_a_client_is_put_back_after_a_write_out),
+		cmocka_unit_test(an_mtime_that_was_set_before_a_write_out_outlives_it),
+		cmocka_unit_test(the_store_is_synced_after_its_times_are_right),
+		cmocka_unit_test(what_is_clean_moves_no_times),
 		cmocka_unit_test(a_contiguous_run_is_one_large_write),
 		cmocka_unit_test(a_short_write_goes_on_where_it_stopped),
 		cmocka_unit_test(a_store_that_accepts_nothing_is_an_error),
