@@ -79,8 +79,6 @@ program_begin() {
 	mkdir "$dir" "$plain_dir"
 	[ -n "$only_plain" ] || daemon_begin "$build" --memory-max "$budget" "${daemon_flags[@]}"
 	through=("$ctl" run --path "$dir" --)
-	"$ctl" help | grep -q ' run ' || # of a build that has no such command yet
-		through=(env LD_PRELOAD="$build/libclient/preload/libpagecached-preload.so" PAGECACHED_PATHS="$dir/**")
 }
 
 # How a script ends, well or not. The programs end before the daemon does.
