@@ -483,7 +483,7 @@ EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
 
 EXPORT int execveat(int dirfd, const char *path, char *const argv[], char *const envp[], int flags)
 {
-	if (path && !*path && (flags & AT_EMPTY_PATH) && fd_maybe(dirfd))
+	if (path_given(path) && !*path && (flags & AT_EMPTY_PATH) && fd_maybe(dirfd))
 		return run_fd(dirfd, argv, envp, flags);
 	return run(&(struct image){ .dirfd = dirfd, .path = path, .flags = flags }, argv, envp);
 }

@@ -262,7 +262,7 @@ EXPORT long pathconf(const char *path, int key)
 /* Calls on what a folder's descriptor and a path name, or that descriptor itself. -1: nothing of ours. */
 static int at_fd(int dirfd, const char *path, int flags)
 {
-	if ((flags & AT_EMPTY_PATH) && (!path || !*path))
+	if ((flags & AT_EMPTY_PATH) && (!path_given(path) || !*path))
 		return fd_maybe(dirfd) ? dirfd : -1;
 	return flags & AT_SYMLINK_NOFOLLOW ? -1 : path_fd(path);
 }
@@ -293,7 +293,7 @@ EXPORT int faccessat(int dirfd, const char *path, int mode, int flags)
 /* A file without a name gets one (O_TMPFILE). Here links are not followed unless it is asked for. */
 EXPORT int linkat(int dirfd, const char *path, int new_dirfd, const char *new_path, int flags)
 {
-	bool itself = (flags & AT_EMPTY_PATH) && path && !*path;
+	bool itself = (flags & AT_EMPTY_PATH) && path_given(path) && !*path;
 	int fd = itself ? (fd_maybe(dirfd) ? dirfd : -1) : flags & AT_SYMLINK_FOLLOW ? path_fd(path) : -1;
 
 	NAMED_REAL(fd, REAL(linkat)(dirfd, path, new_dirfd, new_path, flags), name,

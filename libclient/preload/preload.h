@@ -189,7 +189,13 @@ extern HIDDEN bool paths_any;  /* is there any pattern? */
  * Keeps errno. /proc/self/fd/N, /dev/fd/N, /dev/stdin and the like of a descriptor of ours: true with that file's own path, and *ret_fd is N (else -1).
  */
 HIDDEN bool path_is_ours(int dirfd, const char *path, char abs[4096], int *ret_fd);
-static inline bool path_maybe(const char *path) { return unlikely(paths_any) && path && shim_depth == 0; }
+/* Is there a path at all? The C library's headers call it nonnull, so the compiler must not see where it comes from; programs try calls with NULL. */
+static inline bool path_given(const char *path)
+{
+	__asm__("" : "+r"(path));
+	return path != NULL;
+}
+static inline bool path_maybe(const char *path) { return unlikely(paths_any) && path_given(path) && shim_depth == 0; }
 /* `fd` was closed, or has become something else: what is known of it as a folder is forgotten. */
 HIDDEN void paths_fd_gone(int fd);
 HIDDEN void paths_fd_dup(int from, int to);

@@ -45,7 +45,7 @@ static int overlaid(int r, struct stat *st)
 
 static bool empty(const char *path)
 {
-	return !path || !*path;
+	return !path_given(path) || !*path;
 }
 
 /* Is it about a descriptor of ours, given as itself or by a name of it? */
