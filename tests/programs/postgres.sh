@@ -49,7 +49,7 @@ server_stop() {
 
 # server_crash: all of its processes at once; each has a process group of its own.
 server_crash() {
-	local pids
+	local pids pid
 	mapfile -t pids < <(pgrep -P "$server")
 	kill -KILL "$server" "${pids[@]}" 2>/dev/null || true
 	finish "$server" 2>/dev/null || true
@@ -90,13 +90,16 @@ sums() {
 }
 
 consistent() {
-	query <<-END
+	local answer
+	answer=$(query <<-END
 		SELECT count(*) FROM (SELECT sum(abalance) s FROM pgbench_accounts UNION SELECT sum(bbalance) FROM pgbench_branches
 			UNION SELECT sum(tbalance) FROM pgbench_tellers UNION SELECT coalesce(sum(delta), 0) FROM pgbench_history) AS sums;
 		SELECT count(bt_index_parent_check(c.oid, true)) > 100 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
 			WHERE a.amname = 'btree' AND c.relpersistence <> 't' AND i.indisready AND i.indisvalid;
 		SELECT count(*) FROM pg_class c, verify_heapam(c.oid) WHERE c.relkind = 'r' AND c.relpersistence <> 't';
 	END
+	)
+	[ "$answer" = $'1\nt\n0' ] || fail "sums of four tables that are one, indexes that are whole, broken rows: $answer"
 }
 
 bench() {
@@ -126,14 +129,14 @@ maintain() {
 	END
 }
 
-# clients_start: pgbench, until it loses its server; how many transactions there were is left in $before.
+# clients_start: pgbench in $bench, until it loses its server; how many transactions there were is left in $before.
 clients_start() {
 	before=$(query -c 'SELECT count(*) FROM pgbench_history')
 	rm -f "$sockets"/said*
 	start plain "${as[@]}" "$bin/pgbench" -n -c 4 -j 1 -T 600 -l --log-prefix="$sockets/said" >&2
-	clients=$started
+	bench=$started
 	sleep "0.$((400 + RANDOM % 400))"
-	kill -0 "$clients" || fail "the clients ended by themselves"
+	kill -0 "$bench" || fail "the clients ended by themselves"
 }
 
 # recovered MODE FOLDER: what the clients heard to be committed is there after the next start.
@@ -153,16 +156,16 @@ recovered() {
 crash() {
 	clients_start
 	server_crash
-	finish "$clients" || true # it has lost its server
+	finish "$bench" || true # it has lost its server
 	recovered "$1" "$2"
 }
 
 # The daemon dies, too: what was committed is in the store, for a server that knows nothing of pagecached, too.
 without_power() {
 	clients_start
-	power_failure
+	power_failure # the programs below
 	server_crash
-	finish "$clients" || true
+	finish "$bench" || true
 	mkdir "$work/restart"
 	cp -a "$2/data" "$work/restart/"
 	[ ${#as[@]} = 0 ] || chown postgres "$work/restart"
@@ -171,111 +174,6 @@ without_power() {
 	rm -r "$work/restart"
 	daemon_start
 	recovered "$1" "$2"
-}
-
-stop() {
-	kill -INT "$server"
-	finish "$server" || fail "the server ended with status $?"
-}
-
-# server_crash: all of its processes at once; each has a process group of its own.
-server_crash() {
-	local pids
-	mapfile -t pids < <(pgrep -P "$server")
-	kill -KILL "$server" "${pids[@]}" 2>/dev/null || true
-	finish "$server" 2>/dev/null || true
-	for pid in "${pids[@]}"; do
-		while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
-	done
-}
-
-init() {
-	on "$1" "${as[@]}" "$bin/initdb" -D "$2/data" -U postgres -A trust -E UTF8 --no-locale --data-checksums --wal-segsize=1 >&2
-	on "$1" "${as[@]}" tee -a "$2/data/postgresql.conf" >&2 <<-END
-		listen_addresses = ''
-		unix_socket_directories = '$sockets'
-		max_connections = 20
-		shared_buffers = 1MB
-		max_wal_size = 8MB
-		min_wal_size = 2MB
-		log_checkpoints = on
-	END
-}
-
-fill() {
-	server_start "$1" "$2"
-	"${as[@]}" "$bin/pgbench" -i -q -s "$scale" >&2
-	query -c "CREATE EXTENSION amcheck"
-	sums
-}
-
-# What every transaction keeps, and each row.
-sums() {
-	query <<-END
-		SELECT sum(abalance) FROM pgbench_accounts;
-		SELECT sum(bbalance) FROM pgbench_branches;
-		SELECT sum(tbalance) FROM pgbench_tellers;
-		SELECT sum(delta), count(*) FROM pgbench_history;
-		SELECT md5(string_agg(aid || ' ' || abalance, ',' ORDER BY aid)) FROM pgbench_accounts;
-	END
-}
-
-consistent() {
-	query <<-END
-		SELECT count(*) FROM (SELECT sum(abalance) s FROM pgbench_accounts UNION SELECT sum(bbalance) FROM pgbench_branches
-			UNION SELECT sum(tbalance) FROM pgbench_tellers UNION SELECT coalesce(sum(delta), 0) FROM pgbench_history) AS sums;
-		SELECT count(bt_index_parent_check(c.oid, true)) > 100 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
-			WHERE a.amname = 'btree' AND c.relpersistence <> 't' AND i.indisready AND i.indisvalid;
-		SELECT count(*) FROM pg_class c, verify_heapam(c.oid) WHERE c.relkind = 'r' AND c.relpersistence <> 't';
-	END
-}
-
-bench() {
-	"${as[@]}" "$bin/pgbench" -n -c 4 -j 1 -t "$transactions" --random-seed="$seed" >&2
-	sums
-	consistent
-}
-
-# Sorts that do not fit into work_mem, tables that are written anew, cut off and dropped.
-maintain() {
-	query <<-END
-		SET work_mem = '64kB';
-		SELECT md5(string_agg(t, ',')) FROM (SELECT aid || filler AS t FROM pgbench_accounts ORDER BY abalance, aid DESC LIMIT 50000) AS sorted;
-		CREATE TABLE copied AS SELECT * FROM pgbench_accounts;
-		CREATE INDEX copied_aid ON copied (aid);
-		DELETE FROM copied WHERE aid > 1000;
-		VACUUM copied;
-		SELECT count(*), pg_relation_size('copied') < pg_relation_size('pgbench_accounts') FROM copied;
-		VACUUM FULL copied;
-		CLUSTER copied USING copied_aid;
-		REINDEX TABLE copied;
-		SELECT count(*), sum(aid) FROM copied;
-		CREATE DATABASE other TEMPLATE template0;
-		DROP DATABASE other;
-		DROP TABLE copied;
-		CHECKPOINT;
-	END
-}
-
-# crash MODE FOLDER: what pgbench heard to be committed is there afterwards.
-crash() {
-	local before found said clients
-	before=$(query -c 'SELECT count(*) FROM pgbench_history')
-	rm -f "$sockets"/said*
-	start plain "${as[@]}" "$bin/pgbench" -n -c 4 -j 1 -T 60 -l --log-prefix="$sockets/said" >&2
-	clients=$started
-	sleep "0.$((400 + RANDOM % 400))"
-	server_crash
-	finish "$clients" || true # it has lost its server
-	said=$(cat "$sockets"/said* | wc -l)
-	[ "$said" -gt 0 ] || fail "nothing was committed"
-	: >"$work/server.log"
-	server_start "$1" "$2"
-	grep -q 'automatic recovery in progress' "$work/server.log" || fail "there was nothing to recover"
-	found=$(($(query -c 'SELECT count(*) FROM pgbench_history') - before))
-	echo "said $said, found $found" >&2
-	[ "$found" -ge "$said" ] || fail "$said transactions were committed, $found are there"
-	consistent
 }
 
 stop() { server_stop; }

@@ -153,7 +153,8 @@ survived() {
 	found=$(sql "$1" "$2" <<<"SELECT count(*) FROM transfer;")
 	echo "said $said, found $found" >&2
 	[ "$found" -ge "$said" ] || fail "$said transactions were committed, $found are there"
-	sql "$1" "$2" <<<"SELECT sum(balance) FROM account; PRAGMA integrity_check;"
+	found=$(sql "$1" "$2" <<<"SELECT sum(balance) FROM account; PRAGMA integrity_check;")
+	[ "$found" = "$sum"$'\nok' ] || fail "the database has become: $found"
 }
 
 remove() {
