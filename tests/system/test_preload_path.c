@@ -3,6 +3,7 @@
 #include "preload_acts.h"
 
 #include <dirent.h>
+#include <dlfcn.h>
 #include <fts.h>
 #include <ftw.h>
 #include <linux/fiemap.h>
@@ -508,34 +509,43 @@ ACT_TEST(stat_sees_an_overwrites_time_and_it_is_no_more_after_the_write_out)
 	CHECK_EQ(memcmp(&before.st_mtim, &after.st_mtim, sizeof(before.st_mtim)), 0);
 }
 
-/* Older binaries call these. */
-int __xstat(int version, const char *path, struct stat *st);
-int __lxstat(int version, const char *path, struct stat *st);
-int __fxstat(int version, int fd, struct stat *st);
-int __fxstatat(int version, int dirfd, const char *path, struct stat *st, int flags);
-__asm__(".symver __xstat, __xstat@GLIBC_2.2.5\n.symver __lxstat, __lxstat@GLIBC_2.2.5\n"
-	".symver __fxstat, __fxstat@GLIBC_2.2.5\n.symver __fxstatat, __fxstatat@GLIBC_2.4");
+/* Older binaries call these; new ones cannot be linked with them. */
+static int (*old_stat)(int version, const char *path, struct stat *st), (*old_lstat)(int version, const char *path, struct stat *st);
+static int (*old_fstat)(int version, int fd, struct stat *st);
+static int (*old_fstatat)(int version, int dirfd, const char *path, struct stat *st, int flags);
+
+static void *function(const char *name)
+{
+	void *p = dlsym(RTLD_DEFAULT, name);
+
+	CHECK(p);
+	return p;
+}
 
 ACT_TEST(the_old_names_of_stat_say_the_same)
 {
 	int fd;
 	struct stat st;
 
+	old_stat = function("__xstat");
+	old_lstat = function("__lxstat64");
+	old_fstat = function("__fxstat64");
+	old_fstatat = function("__fxstatat");
 	/* What the store has is shorter. */
 	make_closed("f");
 	fd = open("f", O_WRONLY | O_APPEND);
 	CHECK_EQ(fsync(fd), 0);
 	CHECK_EQ(write(fd, TEXT, 16), 16);
-	CHECK_EQ(__xstat(1, "f", &st), 0);
+	CHECK_EQ(old_stat(1, "f", &st), 0);
 	CHECK_EQ(st.st_size, 32);
-	CHECK_EQ(__lxstat(1, "f", &st), 0);
+	CHECK_EQ(old_lstat(1, "f", &st), 0);
 	CHECK_EQ(st.st_size, 32);
-	CHECK_EQ(__fxstat(1, fd, &st), 0);
+	CHECK_EQ(old_fstat(1, fd, &st), 0);
 	CHECK_EQ(st.st_size, 32);
-	CHECK_EQ(__fxstatat(1, AT_FDCWD, "f", &st, 0), 0);
+	CHECK_EQ(old_fstatat(1, AT_FDCWD, "f", &st, 0), 0);
 	CHECK_EQ(st.st_size, 32);
-	FAILS(__fxstat(99, fd, &st), EINVAL);
-	FAILS(__xstat(1, "nothing", &st), ENOENT);
+	FAILS(old_fstat(99, fd, &st), EINVAL);
+	FAILS(old_stat(1, "nothing", &st), ENOENT);
 }
 
 ACT_TEST(stat_of_a_descriptor_is_the_files)
