@@ -77,10 +77,21 @@ program_begin() {
 	chmod 711 "$work" # a program may run as another user
 	dir=$work/served plain_dir=$work/plain
 	mkdir "$dir" "$plain_dir"
-	[ -n "$only_plain" ] || daemon_begin "$build" --memory-max "$budget" "${daemon_flags[@]}"
+	[ -n "$only_plain" ] || daemon_start
 	through=("$ctl" run --path "$dir" --)
-	"$ctl" help | grep -q ' run ' || # of a build that has no such command yet
-		through=(env LD_PRELOAD="$build/libclient/preload/libpagecached-preload.so" PAGECACHED_PATHS="$dir/**")
+}
+
+daemon_start() { daemon_begin "$build" --memory-max "$budget" "${daemon_flags[@]}"; }
+
+# power_failure PID...: the daemon dies, and with it all that no sync has brought to the store; so do the programs that start() started.
+power_failure() {
+	local pid
+	kill -KILL "$daemon_pid"
+	wait "$daemon_pid" 2>/dev/null || true
+	daemon_pid=
+	for pid in "$@"; do
+		kill_hard "$pid"
+	done
 }
 
 # How a script ends, well or not. The programs end before the daemon does.

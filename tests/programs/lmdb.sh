@@ -36,24 +36,50 @@ update() {
 	on "$1" "$load" "$2/$3" "$3" scan 2
 }
 
-# killed MODE FOLDER FLAGS: a writer dies at any moment: all that it said is committed is there, nothing is there by half.
-killed() {
-	local said before found
-	before=$(on "$1" "$load" "$2/$3" "$3" scan 1)
-	start "$1" "$load" "$2/$3" "$3" put 10000000 1000000 20 >"$work/said"
-	sleep "0.$((200 + RANDOM % 300))"
+number_of() { local n=${1#entries }; echo "${n%%,*}"; }
+
+# puts MODE FOLDER FLAGS FIRST: a writer of small transactions is started; how many entries there were is left in $before.
+puts() {
+	before=$(number_of "$(on "$1" "$load" "$2/$3" "$3" scan 1)")
+	start "$1" "$load" "$2/$3" "$3" put "$4" 1000000 20 >"$work/said"
+	until [ -s "$work/said" ]; do
+		kill -0 "$started" || fail "the writer ended by itself"
+		sleep 0.02
+	done
+	sleep "0.$((100 + RANDOM % 300))"
 	kill -0 "$started" || fail "the writer ended by itself"
-	kill_hard "$started"
-	said=$(tail -n 1 "$work/said")
-	said=$((${said:-10000000} - 10000000))
-	found=$(on "$1" "$load" "$2/$3" "$3" scan 1)
-	before=${before#entries } found=${found#entries }
-	found=$((${found%%,*} - ${before%%,*}))
+}
+
+# survived MODE ENVIRONMENT FLAGS FIRST: all that it said is committed is there, and nothing is there by half, which the scan would see.
+survived() {
+	local said found
+	said=$(($(grep -x '[0-9]*' "$work/said" | tail -n 1) - $4))
+	found=$(($(number_of "$(on "$1" "$load" "$2" "$3" scan 1)") - before))
 	echo "said $said, found $found more" >&2
-	[ "$found" -ge $((said - said / 5 - 1)) ] || fail "$said were put, $found are there" # each fifth deletes one
+	[ "$found" -ge $((said - said / 5)) ] || fail "$said were put, $found are there" # each fifth deletes one
+}
+
+# killed MODE FOLDER FLAGS: a writer dies at any moment.
+killed() {
+	puts "$1" "$2" "$3" 10000000
+	kill_hard "$started"
+	survived "$1" "$2/$3" "$3" 10000000
 	# The next writer comes to its turn: the mutex is free, whoever had it.
 	on "$1" timeout 30 "$load" "$2/$3" "$3" put 20000000 10 10 >/dev/null
 	on "$1" "$load" "$2/$3" "$3" scan 1 >&2
+}
+
+# without_power MODE FOLDER FLAGS: the daemon dies, too: what was committed is in the store.
+without_power() {
+	"$ctl" sync >/dev/null
+	puts "$1" "$2" "$3" 40000000
+	power_failure "$started"
+	mkdir "$work/restart"
+	cp --sparse=always "$2/$3/data.mdb" "$work/restart/"
+	survived plain "$work/restart" "$3" 40000000
+	rm -r "$work/restart"
+	daemon_start
+	survived "$1" "$2/$3" "$3" 40000000
 }
 
 # killed_holding MODE FOLDER FLAGS: when its holder dies the mutex's page has been written out, and as much of the rest as can be is out of
@@ -108,6 +134,7 @@ one_round() {
 		timed "$flags: a writer is killed" both killed "$flags"
 		timed "$flags: a holder of the mutex is killed" both killed_holding "$flags"
 		[ -n "$only_plain" ] || {
+			timed "$flags: the daemon is killed" cached without_power "$flags"
 			is_cached "$dir/$flags/data.mdb"
 			same_store
 			seen=$(cached "$load" "$dir/$flags" "$flags" scan 1)

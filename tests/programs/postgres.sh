@@ -49,7 +49,7 @@ server_stop() {
 
 # server_crash: all of its processes at once; each has a process group of its own.
 server_crash() {
-	local pids
+	local pids pid
 	mapfile -t pids < <(pgrep -P "$server")
 	kill -KILL "$server" "${pids[@]}" 2>/dev/null || true
 	finish "$server" 2>/dev/null || true
@@ -90,13 +90,16 @@ sums() {
 }
 
 consistent() {
-	query <<-END
+	local answer
+	answer=$(query <<-END
 		SELECT count(*) FROM (SELECT sum(abalance) s FROM pgbench_accounts UNION SELECT sum(bbalance) FROM pgbench_branches
 			UNION SELECT sum(tbalance) FROM pgbench_tellers UNION SELECT coalesce(sum(delta), 0) FROM pgbench_history) AS sums;
 		SELECT count(bt_index_parent_check(c.oid, true)) > 100 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
 			WHERE a.amname = 'btree' AND c.relpersistence <> 't' AND i.indisready AND i.indisvalid;
 		SELECT count(*) FROM pg_class c, verify_heapam(c.oid) WHERE c.relkind = 'r' AND c.relpersistence <> 't';
 	END
+	)
+	[ "$answer" = $'1\nt\n0' ] || fail "sums of four tables that are one, indexes that are whole, broken rows: $answer"
 }
 
 bench() {
@@ -126,16 +129,19 @@ maintain() {
 	END
 }
 
-# crash MODE FOLDER: what pgbench heard to be committed is there afterwards.
-crash() {
-	local before found said clients
+# clients_start: pgbench in $bench, until it loses its server; how many transactions there were is left in $before.
+clients_start() {
 	before=$(query -c 'SELECT count(*) FROM pgbench_history')
 	rm -f "$sockets"/said*
-	start plain "${as[@]}" "$bin/pgbench" -n -c 4 -j 1 -T 60 -l --log-prefix="$sockets/said" >&2
-	clients=$started
+	start plain "${as[@]}" "$bin/pgbench" -n -c 4 -j 1 -T 600 -l --log-prefix="$sockets/said" >&2
+	bench=$started
 	sleep "0.$((400 + RANDOM % 400))"
-	server_crash
-	finish "$clients" || true # it has lost its server
+	kill -0 "$bench" || fail "the clients ended by themselves"
+}
+
+# recovered MODE FOLDER: what the clients heard to be committed is there after the next start.
+recovered() {
+	local found said
 	said=$(cat "$sockets"/said* | wc -l)
 	[ "$said" -gt 0 ] || fail "nothing was committed"
 	: >"$work/server.log"
@@ -145,6 +151,29 @@ crash() {
 	echo "said $said, found $found" >&2
 	[ "$found" -ge "$said" ] || fail "$said transactions were committed, $found are there"
 	consistent
+}
+
+crash() {
+	clients_start
+	server_crash
+	finish "$bench" || true # it has lost its server
+	recovered "$1" "$2"
+}
+
+# The daemon dies, too: what was committed is in the store, for a server that knows nothing of pagecached, too.
+without_power() {
+	clients_start
+	power_failure # the programs below
+	server_crash
+	finish "$bench" || true
+	mkdir "$work/restart"
+	cp -a "$2/data" "$work/restart/"
+	[ ${#as[@]} = 0 ] || chown postgres "$work/restart"
+	recovered plain "$work/restart"
+	server_stop
+	rm -r "$work/restart"
+	daemon_start
+	recovered "$1" "$2"
 }
 
 stop() { server_stop; }
@@ -175,6 +204,7 @@ one_round() {
 		timed "sort, vacuum, cluster, reindex" "$mode" maintain
 		mv "$work/out.$mode" "$work/maintain.$mode"
 		timed "crash, recovery, amcheck" "$mode" crash
+		[ "$mode" = plain ] || timed "the daemon is killed" "$mode" without_power
 		seen=$(sums)
 		timed "stop" "$mode" stop
 	done

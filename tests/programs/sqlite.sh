@@ -93,7 +93,6 @@ compete() {
 crash() {
 	local database=$2/crash-$3.db before after
 	on "$1" cp "$2/$3.db" "$database"
-	on "$1" cp "$database" "$database.recovered" # as large, not a copy of anything that goes on
 	before=$(sql "$1" "$database" <<<"PRAGMA cache_size=40; SELECT sum(id * balance) FROM account;")
 	mkfifo "$work/hold"
 	start "$1" bash -c 'exec sqlite3 -batch -bail -cmd ".timeout 60000" "$1" <"$2"' writer "$database" "$work/hold"
@@ -126,31 +125,67 @@ crash() {
 	after=$(sql "$1" "$database" <<<"SELECT sum(id * balance) FROM account; PRAGMA integrity_check;")
 	[ "$after" = "$before"$'\nok' ] || fail "recovered to: $after; not $before"
 	echo "recovered"
-	on "$1" rm "$database" "$database.recovered"
-	on "$1" rm -f "$database-wal" "$database-shm" "$database-journal"
+	remove "$1" "$database"
 }
 
-# committed_survives MODE FOLDER JOURNAL: writers die at any moment; what they said they committed is there, and nothing is there by half.
-committed_survives() {
-	local database=$2/killed.db pid n said found
-	on "$1" cp "$2/$3.db" "$database"
-	sql "$1" "$database" <<<"DELETE FROM transfer;"
+# commits MODE DATABASE: a writer of many small transactions is started, which says in $work/said which of them are committed.
+commits() {
+	local n
+	sql "$1" "$2" <<<"DELETE FROM transfer;"
 	for ((n = 0; n < 4000; n++)); do
 		echo "BEGIN IMMEDIATE; UPDATE account SET balance = balance - 1 WHERE id = $((n * 37 % accounts));
 			UPDATE account SET balance = balance + 1 WHERE id = $((n * 53 % accounts));
-			INSERT INTO transfer VALUES (0, $n, 1); COMMIT; SELECT $n;"
+			INSERT INTO transfer VALUES (0, $n, 1); COMMIT; SELECT 'committed', $n;"
 	done >"$work/writer.sql"
-	start "$1" bash -c 'exec sqlite3 -batch -bail -cmd ".timeout 60000" "$1" <"$2" >"$3"' writer "$database" "$work/writer.sql" "$work/said"
-	sleep "0.$((200 + RANDOM % 300))"
+	start "$1" bash -c 'exec sqlite3 -batch -bail -cmd ".timeout 60000" "$1" <"$2" >"$3"' writer "$2" "$work/writer.sql" "$work/said"
+	while [ "$(grep -c committed "$work/said" 2>/dev/null)" -lt 3 ]; do
+		kill -0 "$started" || fail "the writer ended by itself"
+		sleep 0.02
+	done
+	sleep "0.$((100 + RANDOM % 300))"
 	kill -0 "$started" || fail "the writer ended by itself"
-	kill_hard "$started"
-	said=$(grep -c '^[0-9]*$' "$work/said" || true)
-	found=$(sql "$1" "$database" <<<"SELECT count(*) FROM transfer;")
+}
+
+# survived MODE DATABASE: what it said it committed is there, and nothing is there by half.
+survived() {
+	local said found
+	said=$(grep -c 'committed|[0-9]*$' "$work/said")
+	found=$(sql "$1" "$2" <<<"SELECT count(*) FROM transfer;")
 	echo "said $said, found $found" >&2
-	[ "$found" -ge "$((said - 1))" ] || fail "$said transactions were committed, $found are there"
-	sql "$1" "$database" <<<"SELECT sum(balance) FROM account; PRAGMA integrity_check;"
-	on "$1" rm "$database"
-	on "$1" rm -f "$database-wal" "$database-shm" "$database-journal"
+	[ "$found" -ge "$said" ] || fail "$said transactions were committed, $found are there"
+	found=$(sql "$1" "$2" <<<"SELECT sum(balance) FROM account; PRAGMA integrity_check;")
+	[ "$found" = "$sum"$'\nok' ] || fail "the database has become: $found"
+}
+
+remove() {
+	on "$1" rm "$2"
+	on "$1" rm -f "$2-wal" "$2-shm" "$2-journal"
+}
+
+# killed MODE FOLDER JOURNAL: a writer dies at any moment.
+killed() {
+	local database=$2/killed.db
+	on "$1" cp "$2/$3.db" "$database"
+	commits "$1" "$database"
+	kill_hard "$started"
+	survived "$1" "$database"
+	remove "$1" "$database"
+}
+
+# without_power MODE FOLDER JOURNAL: the daemon dies, too: what was committed is in the store.
+without_power() {
+	local database=$2/power.db
+	on "$1" cp "$2/$3.db" "$database"
+	"$ctl" sync >/dev/null
+	commits "$1" "$database"
+	power_failure "$started"
+	mkdir "$work/restart"
+	cp "$database"* "$work/restart/"
+	survived plain "$work/restart/power.db"
+	rm -r "$work/restart"
+	daemon_start
+	survived "$1" "$database"
+	remove "$1" "$database"
 }
 
 # rewrite MODE FOLDER JOURNAL: the file is written anew and gets smaller.
@@ -172,7 +207,8 @@ one_round() {
 		timed "$journal: create" both create "$journal"
 		timed "$journal: $writers writers, 2 readers" both compete "$journal"
 		timed "$journal: crash in a transaction" both crash "$journal"
-		timed "$journal: a writer is killed" both committed_survives "$journal"
+		timed "$journal: a writer is killed" both killed "$journal"
+		[ -n "$only_plain" ] || timed "$journal: the daemon is killed" cached without_power "$journal"
 		timed "$journal: dump" both dump "$journal"
 		is_cached "$dir/$journal.db"
 	done
