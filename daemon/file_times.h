@@ -5,7 +5,9 @@
  * others do to the store's times (utimensat, chmod, a write past the cache) is told from what we did to them.
  *
  * Bookkeeping alone: clocks and what the store says are passed in. Who is right, when a client and somebody past the cache have both set times, is who came
- * later; the store's ctime, which nobody can set, says when that was.
+ * later; the store's ctime, which nobody can set, says when that was. The kernel's stamps lag behind the clock by some milliseconds. So somebody who sets an mtime
+ * that soon after a client's change may count as earlier: his mtime is lost, but never a change hidden. After a write-out that was waited for there is no
+ * change to compare with, and what is set stays in any case.
  */
 #pragma once
 

@@ -1,10 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
 # bash completion for pagecachectl(1)
 
+# $1: where "run" stands. Behind its options there is another command, with a completion of its own.
+_pagecachectl_run()
+{
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} i skip=''
+	local options='--path --private --memory --config --socket --dry-run --help'
+
+	for ((i = $1 + 1; i < COMP_CWORD; i++)); do
+		if [[ -n $skip ]]; then
+			[[ ${COMP_WORDS[i]} == = ]] || skip=''
+			continue
+		fi
+		case ${COMP_WORDS[i]} in
+		--path|--memory|--config|--socket|-s) skip=1 ;;
+		--) ((i++)); break ;;
+		-*) ;;
+		*) break ;;
+		esac
+	done
+
+	COMPREPLY=()
+	compopt -o filenames 2>/dev/null
+	if [[ -n $skip ]]; then
+		[[ $prev == --memory ]] || mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+	elif ((i < COMP_CWORD)); then
+		if declare -F _command_offset >/dev/null; then
+			_command_offset "$i"
+		else
+			mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		fi
+	elif [[ $cur == -* && $prev != -- ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
+	else
+		mapfile -t COMPREPLY < <(compgen -c -- "$cur")
+	fi
+}
+
 _pagecachectl()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command='' word i skip=''
-	local commands='status files mappings cgroups memory pins sync drop warm pin unpin set version help'
+	local commands='status files mappings cgroups memory pins sync drop warm pin unpin set run version help'
 	local settings='memory_max memory_min pressure dirty_background dirty_max dirty_expire pin_max readahead_max retain warm_start log_level'
 	local options='--socket --json --bytes --help --version'
 
@@ -20,6 +56,10 @@ _pagecachectl()
 		*) command=$word; break ;;
 		esac
 	done
+	if [[ $command == run ]]; then
+		_pagecachectl_run "$i"
+		return
+	fi
 
 	COMPREPLY=()
 	compopt -o filenames 2>/dev/null

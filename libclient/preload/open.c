@@ -124,12 +124,22 @@ int open_ours(int dirfd, const char *path, const char *abs, int flags, mode_t mo
 	return r;
 }
 
+/* A file without a name is where its folder is: as if it had some name there. */
+static bool file_is_ours(int dirfd, const char *path, int flags, char abs[4096], int *ret_fd)
+{
+	char inside[4096];
+
+	if ((flags & O_TMPFILE) != O_TMPFILE)
+		return path_is_ours(dirfd, path, abs, ret_fd);
+	return *path && snprintf(inside, sizeof(inside), "%s/#", path) < (int)sizeof(inside) && path_is_ours(dirfd, inside, abs, ret_fd);
+}
+
 static int open_any(int dirfd, const char *path, int flags, mode_t mode)
 {
 	char abs[4096];
 	int fd;
 
-	if (left_to_kernel(flags) || !path_is_ours(dirfd, path, abs, &fd))
+	if (left_to_kernel(flags) || !file_is_ours(dirfd, path, flags, abs, &fd))
 		return opened(REAL(openat)(dirfd, path, flags, mode));
 	fd = fd >= 0 ? open_again(fd, abs, flags) : open_ours(dirfd, path, abs, flags, mode);
 	stdio_fd_changed(fd);

@@ -405,7 +405,7 @@ static __attribute__((noinline)) bool magic_is_ours(char abs[PATH_SIZE], size_t 
 
 static inline bool maybe_magic(const char *path)
 {
-	return unlikely(strncmp(path, "/proc/", 6) == 0 || strncmp(path, "/dev/", 5) == 0);
+	return unlikely((path[1] == 'p' && strncmp(path, "/proc/", 6) == 0) || (path[1] == 'd' && strncmp(path, "/dev/", 5) == 0));
 }
 
 static __attribute__((noinline)) bool look_closer(int dirfd, const char *path, const struct path_look *look, char abs[PATH_SIZE], int *ret_fd)

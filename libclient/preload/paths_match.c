@@ -7,6 +7,7 @@
  * Any thread, also in a signal's handler.
  */
 #include <errno.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,13 +15,53 @@
 
 /* --- the form of a path --- */
 
+static uint64_t eight(const char *p)
+{
+	uint64_t v;
+
+	__builtin_memcpy(&v, p, sizeof(v)); /* a load, also where the library is built without built-in functions */
+	return v;
+}
+
+/* Has any byte that value? Not 0 where one has. */
+static uint64_t equal(uint64_t v, char c)
+{
+	v ^= (uint64_t)(unsigned char)c * 0x0101010101010101ull;
+	return (v - 0x0101010101010101ull) & ~v & 0x8080808080808080ull;
+}
+
+/* Pairs of bytes from p on that are a '/' and then a '.' or '/': 0 is certain. Nine bytes are there. */
+static inline uint64_t pairs(const char *p)
+{
+	uint64_t next = eight(p + 1);
+
+	return equal(eight(p), '/') & (equal(next, '/') | equal(next, '.'));
+}
+
+/* Is it absolute, and certainly normalised? */
+static bool quick_plain(const char *path, size_t len)
+{
+	if (path[0] != '/' || path[len - 1] == '/' || len < 8)
+		return false;
+	for (size_t i = 0; i + 8 < len; i += 8)
+		if (pairs(path + i))
+			return false;
+	return !pairs(path + len - 8);
+}
+
 struct path_look path_look(const char *path)
 {
-	struct path_look look = { .plain = path[0] == '/' };
-	size_t n;
+	struct path_look look = { .len = strnlen(path, PATH_SIZE) };
 
+	if (look.len == 0 || look.len == PATH_SIZE)
+		return look;
+	if (quick_plain(path, look.len)) {
+		look.plain = true;
+		return look;
+	}
+	look.plain = path[0] == '/';
 	look.up = path[0] == '.' && path[1] == '.';
-	for (n = 0; n < PATH_SIZE && path[n]; n++) {
+	for (size_t n = 0; n < look.len; n++) {
 		if (path[n] != '/')
 			continue;
 		if (path[n + 1] == '.') {
@@ -30,7 +71,6 @@ struct path_look path_look(const char *path)
 			look.plain = false;
 		}
 	}
-	look.len = n;
 	return look;
 }
 
@@ -191,7 +231,8 @@ static bool match_glob(const char *p, const char *s)
 bool path_patterns_match(const struct path_patterns *all, const char *path, size_t len)
 {
 	for (const struct path_pattern *p = all->list; p < all->list + all->n; p++) {
-		if (len < p->literal || memcmp(path, p->text, p->literal) != 0)
+		/* The first byte that may differ saves most calls. */
+		if (len < p->literal || (p->literal > 1 && path[1] != p->text[1]) || memcmp(path, p->text, p->literal) != 0)
 			continue;
 		if (p->literal == p->len ? len == p->len : match_glob(p->text + p->literal, path + p->literal))
 			return true;

@@ -248,7 +248,3 @@ HIDDEN void stdio_adopt(void);
 /* Around a change of what descriptor `fd` stands for, when the old or the new is ours. Outside a scope. */
 HIDDEN void stdio_fd_changing(int fd);
 HIDDEN void stdio_fd_changed(int fd);
-
-/* Interim: until the headers have them. */
-int pgc_seek(struct pgc_file *f, off_t off, int whence, off_t *ret);
-int file_write_out(struct pgc_file *f, uint64_t off, uint64_t len, bool wait);

@@ -934,16 +934,22 @@ static void do_mremap(enum op op, struct mapping *m)
 	history_end(h, 0);
 }
 
+#define STORE_PATH (sizeof(work_dir) + 64)
+/* A name that no pattern matches: `plain` is a link to the folder itself. */
+static void store_path(const struct model_file *f, char ret[STORE_PATH])
+{
+	snprintf(ret, STORE_PATH, "%s%s%s", work_dir, options.preload ? "/plain" : "", strrchr(f->path, '/'));
+}
+
 /* With the range locked and synced: a reader of the store that knows nothing of the cache sees the bytes. */
 static void store_compare(int file, uint64_t off, uint64_t len, const char *what)
 {
 	struct model_file *f = &model->file[file];
-	char path[sizeof(f->path) + 32];
+	char path[STORE_PATH];
 	uint64_t done = 0;
 	int fd;
 
-	/* A name that no pattern matches. */
-	snprintf(path, sizeof(path), "%s%s", options.preload ? "/proc/self/root" : "", f->path);
+	store_path(f, path);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		fail_at(file, off, "open %s: %s", f->path, strerror(errno));
@@ -1507,9 +1513,11 @@ static void check_store_only(int unused)
 	(void)unused;
 	for (int i = 0; i < model->files; i++) {
 		struct model_file *f = &model->file[i];
+		char path[STORE_PATH];
 		struct stat st;
 
-		if (stat(f->path, &st) || (uint64_t)st.st_size != atomic_load(&f->size))
+		store_path(f, path);
+		if (stat(path, &st) || (uint64_t)st.st_size != atomic_load(&f->size))
 			fail_at(i, UINT64_MAX, "at the end the store has %lld bytes, not %" PRIu64, (long long)st.st_size,
 				(uint64_t)atomic_load(&f->size));
 		store_compare(i, 0, (uint64_t)st.st_size, "the store at the end");
@@ -1954,7 +1962,7 @@ static void daemon_end(void)
 
 static void remove_files(void)
 {
-	static const char *const names[] = { "daemon.log", "pagecached.conf", "socket", "socket.lock" };
+	static const char *const names[] = { "daemon.log", "plain", "pagecached.conf", "socket", "socket.lock" };
 	char path[600];
 
 	for (int i = 0; i < model->files; i++)
@@ -2016,6 +2024,11 @@ static void preload_begin(char **argv)
 		return;
 	}
 	work_dir_make();
+	snprintf(text, sizeof(text), "%s/plain", work_dir);
+	if (symlink(".", text)) {
+		fprintf(stderr, "exerciser: %s: %s\n", text, strerror(errno));
+		exit(2);
+	}
 	daemon_run();
 	snprintf(text, sizeof(text), "%d", (int)daemon_pid);
 	setenv("EXERCISER_DIR", work_dir, 1);

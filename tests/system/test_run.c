@@ -3,6 +3,7 @@
 #include "harness.h"
 
 #include <glob.h>
+#include <pty.h>
 #include <sys/prctl.h>
 
 #define MISSING "/does/not/exist"
@@ -456,6 +457,81 @@ SYSTEM_TEST(command_that_was_stopped_goes_on_with_us, .no_daemon = true)
 	CHECK_EQ(WEXITSTATUS(wait_child(pid)), 9);
 }
 
+/* A shell with job control, for one job: whenever that is stopped it makes the file "stopped", and once "continue" is there goes on with it. */
+static void control_job(const char *const argv[])
+{
+	pid_t job = fork();
+	int st;
+
+	CHECK(job >= 0);
+	setpgid(job, job);
+	if (job == 0) {
+		int out = open("out", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+		signal(SIGTTOU, SIG_IGN);
+		CHECK(tcsetpgrp(0, getpid()) == 0);
+		signal(SIGTTOU, SIG_DFL);
+		dup2(out, 1);
+		execv(argv[0], (char *const *)argv);
+		_exit(99);
+	}
+	while (waitpid(job, &st, WUNTRACED) == job && WIFSTOPPED(st)) {
+		write_text("stopped", "");
+		WAIT_UNTIL(exists("continue"));
+		kill(-job, SIGCONT);
+	}
+	_exit(WIFEXITED(st) ? WEXITSTATUS(st) : 98);
+}
+
+/* The same at a terminal; returns its other end. */
+static int run_at_terminal(const char *const argv[], pid_t *ret_pid)
+{
+	int terminal;
+
+	fflush(NULL);
+	*ret_pid = forkpty(&terminal, NULL, NULL, NULL);
+	CHECK(*ret_pid >= 0);
+	if (*ret_pid == 0)
+		control_job(argv);
+	return terminal;
+}
+#define RUN_AT_TERMINAL(ret_pid, ...) run_at_terminal((const char *const[]){pagecachectl(), "run", __VA_ARGS__, NULL}, ret_pid)
+
+SYSTEM_TEST(interrupt_from_the_terminal_comes_once, .no_daemon = true)
+{
+	pid_t pid;
+	int terminal;
+
+	own_runtime_dir();
+	terminal = RUN_AT_TERMINAL(&pid, "--private", "--path", "/a", "--", "sh", "-c",
+				   "trap 'echo INT >>got' INT; trap 'echo QUIT >>got' QUIT; touch ready; while ! test -e end; do sleep 0.02; done; exit 9");
+	WAIT_UNTIL(exists("ready"));
+	CHECK(write(terminal, "\003", 1) == 1);
+	WAIT_UNTIL(strcmp(read_whole("got"), "INT\n") == 0);
+	CHECK(write(terminal, "\034", 1) == 1);
+	WAIT_UNTIL(strstr(read_whole("got"), "QUIT\n"));
+	write_text("end", "");
+	CHECK_EQ(WEXITSTATUS(wait_child(pid)), 9);
+	check_text(read_whole("got"), "INT\nQUIT\n");
+	close(terminal);
+}
+
+SYSTEM_TEST(stop_from_the_terminal_stops_the_job, .no_daemon = true)
+{
+	pid_t pid;
+	int terminal;
+
+	own_runtime_dir();
+	terminal = RUN_AT_TERMINAL(&pid, "--private", "--path", "/a", "--", "sh", "-c", "touch ready; while ! test -e end; do sleep 0.02; done; exit 9");
+	WAIT_UNTIL(exists("ready"));
+	CHECK(write(terminal, "\032", 1) == 1);
+	WAIT_UNTIL(exists("stopped"));
+	write_text("end", "");
+	write_text("continue", "");
+	CHECK_EQ(WEXITSTATUS(wait_child(pid)), 9);
+	close(terminal);
+}
+
 SYSTEM_TEST(death_of_the_private_daemon_is_told, .no_daemon = true)
 {
 	char folder[256] = "";
@@ -614,6 +690,8 @@ SYSTEM_TESTS_MAIN("run",
 	cmocka_unit_test(signal_that_ends_the_command_ends_us),
 	cmocka_unit_test(signals_are_passed_on),
 	cmocka_unit_test(command_that_was_stopped_goes_on_with_us),
+	cmocka_unit_test(interrupt_from_the_terminal_comes_once),
+	cmocka_unit_test(stop_from_the_terminal_stops_the_job),
 	cmocka_unit_test(death_of_the_private_daemon_is_told),
 	cmocka_unit_test(private_daemon_ends_when_we_are_killed),
 	cmocka_unit_test(private_daemon_stays_for_what_the_command_left_running),

@@ -253,6 +253,30 @@ static void a_look_tells_what_is_plain(void **state)
 	}
 }
 
+/* Wherever in a longer path something stands that is not normalised. */
+static void a_look_misses_nothing_at_any_place(void **state)
+{
+	static const char *const bits[] = { "//", "/./", "/../", "/.x", "/..x" };
+
+	for (size_t len = 2; len < 40; len++)
+		for (size_t at = 0; at < len; at++)
+			for (size_t i = 0; i < 5; i++) {
+				char *path = malloc(len + 5);
+				bool bare;
+
+				memset(path, 'a', len + 4);
+				path[0] = '/';
+				path[len] = '\0';
+				assert_true(path_look(path).plain);
+				memcpy(path + at, bits[i], strlen(bits[i]));
+				path[len] = '\0';
+				bare = strlen(path) > 1 && path[strlen(path) - 1] == '/';
+				assert_int_equal(path_look(path).plain, !bare && !strstr(path, "//") && !strstr(path, "/."));
+				assert_int_equal(path_look(path).up, path[0] == '.' || strstr(path, "/..") != NULL);
+				free(path);
+			}
+}
+
 static void a_look_ends_at_the_size_of_a_path(void **state)
 {
 	static char path[PATH_SIZE * 2];
@@ -396,6 +420,7 @@ int main(void)
 		cmocka_unit_test(a_path_is_normalised_lexically),
 		cmocka_unit_test(what_has_no_room_is_refused),
 		cmocka_unit_test(a_look_tells_what_is_plain),
+		cmocka_unit_test(a_look_misses_nothing_at_any_place),
 		cmocka_unit_test(a_look_ends_at_the_size_of_a_path),
 		cmocka_unit_test(a_folder_that_no_pattern_reaches_is_told),
 		cmocka_unit_test(going_back_finds_what_trying_everything_finds),
