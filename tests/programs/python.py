@@ -320,4 +320,5 @@ def step_sqlite():
         os.remove(f"{mode}.db")  # counters in it need not be the same
 
 
-globals()["step_" + step]()
+if __name__ == "__main__":  # not in what multiprocessing spawns
+    globals()["step_" + step]()
