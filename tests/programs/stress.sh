@@ -23,13 +23,14 @@ stress() {
 }
 
 # Short form and long form.
-for s in hdd seek iomix copy-file sendfile fallocate fcntl flock lockf lockofd locka utime chmod open msync mincore revio tlb-shootdown xattr access fault touch link; do
+for s in hdd seek iomix copy-file sendfile fallocate fcntl flock lockf lockofd locka utime chmod msync mincore revio tlb-shootdown xattr access fault touch link; do
 	timed "$s" both stress "$s"
 done
 timed mmap both stress mmap --mmap-file --mmap-bytes 24M
 [ "$minutes" = 0 ] || for s in chown fiemap file-ioctl fpunch fsize inode-flags lease sync-file msyncmany madvise readahead stackmmap dentry filename symlink aio; do
 	timed "$s" both stress "$s"
 done
+timed open both stress open --open-ops 500
 timed "hdd, large" both stress hdd --hdd-bytes 24M --hdd-ops 700 --hdd-opts wr-rnd,rd-rnd
 
 # The folder is empty, as stressors leave it.
