@@ -51,6 +51,16 @@ static ssize_t limit_reached(ssize_t r)
 	return r;
 }
 
+/* May the file become that long? */
+static int check_limit(struct ofd *o, uint64_t size)
+{
+	struct rlimit limit;
+
+	if (size <= ofd_size(o) || getrlimit(RLIMIT_FSIZE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY || size <= limit.rlim_cur)
+		return 0;
+	return (int)limit_reached(-EFBIG);
+}
+
 /* Moves the offset on by n and tells where it was. */
 static off_t claim(int fd, size_t n)
 {
@@ -432,6 +442,8 @@ EXPORT int ftruncate(int fd, off_t size)
 	WITH_OFD(o, fd, REAL(ftruncate)(fd, size));
 	if (o->accmode == O_RDONLY)
 		return (int)shim_result(-EINVAL);
+	if (size > 0 && check_limit(o, (uint64_t)size) < 0)
+		return (int)shim_result(-EFBIG);
 	return (int)shim_result(pgc_ftruncate(o->file, size));
 }
 ALSO(ftruncate64, ftruncate64, ftruncate);
@@ -441,6 +453,8 @@ EXPORT int fallocate(int fd, int mode, off_t off, off_t len)
 	if (!fd_maybe(fd))
 		return REAL(fallocate)(fd, mode, off, len);
 	WITH_OFD(o, fd, REAL(fallocate)(fd, mode, off, len));
+	if (off >= 0 && len > 0 && !(mode & FALLOC_FL_KEEP_SIZE) && check_limit(o, (uint64_t)off + (uint64_t)len) < 0)
+		return (int)shim_result(-EFBIG);
 	return (int)shim_result(pgc_fallocate(o->file, mode, off, len));
 }
 ALSO(fallocate64, fallocate64, fallocate);
@@ -452,7 +466,9 @@ EXPORT int posix_fallocate(int fd, off_t off, off_t len)
 	if (!fd_maybe(fd))
 		return REAL(posix_fallocate)(fd, off, len);
 	WITH_OFD(o, fd, REAL(posix_fallocate)(fd, off, len));
-	r = pgc_fallocate(o->file, 0, off, len);
+	r = off >= 0 && len > 0 ? check_limit(o, (uint64_t)off + (uint64_t)len) : 0;
+	if (r == 0)
+		r = pgc_fallocate(o->file, 0, off, len);
 	/* Where the store has no fallocate(2), the size is what can be had; the C library writes to each block, which reserves nothing more here. */
 	if (r == -EOPNOTSUPP)
 		r = ofd_size(o) < (uint64_t)off + (uint64_t)len ? pgc_ftruncate(o->file, off + len) : 0;

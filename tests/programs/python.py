@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Python programs do to files: python.py FOLDER SEED STEP. Prints what it saw; that, and the files, must not depend on who serves the folder."""
-import array, fcntl, hashlib, io, mmap, multiprocessing, os, random, select, shutil, signal, sqlite3, struct, subprocess, sys, tempfile
+import array, fcntl, hashlib, io, mmap, multiprocessing, os, random, resource, select, shutil, signal, sqlite3, struct, subprocess, sys, tempfile
 
 folder, seed, step = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 os.chdir(folder)
@@ -300,7 +300,13 @@ def step_attributes():
     print(fcntl.fcntl(f, fcntl.F_GETFL) & os.O_ACCMODE, fcntl.fcntl(f, fcntl.F_GETFD)); fcntl.fcntl(f, fcntl.F_SETFL, os.O_APPEND); os.lseek(f, 0, os.SEEK_SET); os.write(f, b"appended"); print(os.fstat(f).st_size, bool(fcntl.fcntl(f, fcntl.F_GETFL) & os.O_APPEND))
     print(os.readlink(f"/proc/self/fd/{f}").endswith("/file")); os.unlink("file"); print(os.fstat(f).st_nlink, os.pread(f, 4, 0), os.path.exists("file")); os.close(f)
     print(sorted((e.name, e.is_file(), e.stat().st_size) for e in os.scandir(".") if e.name.startswith("in")))
-    os.mkfifo("fifo"); print(os.path.isfile("fifo")); os.remove("fifo"); os.symlink("input", "link"); print(os.path.getsize("link"), os.path.islink("link"), len(open("link", "rb").read()))
+    caught = []; signal.signal(signal.SIGXFSZ, lambda *_: caught.append(1)); resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+    f = os.open("limited", os.O_RDWR | os.O_CREAT)
+    for what, call in (("ftruncate", lambda: os.ftruncate(f, 1 << 20)), ("ftruncate", lambda: os.ftruncate(f, (1 << 20) + 1)), ("posix_fallocate", lambda: os.posix_fallocate(f, 0, 2 << 20)),
+                       ("pwrite", lambda: os.pwrite(f, b"x", 1 << 20)), ("pwrite", lambda: os.pwrite(f, b"x" * 100, (1 << 20) - 10))):
+        attempt(what, call); print(len(caught), os.fstat(f).st_size)
+    os.close(f); resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    os.mkfifo("fifo"); print(os.path.isfile("fifo")); os.remove("fifo"); open("input", "ab").close(); os.symlink("input", "link"); print(os.path.getsize("link"), os.path.islink("link"), len(open("link", "rb").read()))
 
 
 def step_sqlite():
