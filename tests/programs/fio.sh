@@ -4,9 +4,10 @@
 # through the cache, and after a sync fio without the library verifies them in the store.
 . "$(dirname "$0")/lib.sh"
 need fio/fio
+budget=8M
 program_begin fio "$@"
 
-size=$((9 * (minutes * 2 + 1)))M # of a job's file
+size=$((5 * (minutes * 2 + 1)))M # of a job's file
 jobs=2
 
 # fio MODE FOLDER NAME OPTION...: its errors, and nothing that tells of times.
