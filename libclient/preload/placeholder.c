@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "preload.h"
 
@@ -23,6 +24,16 @@ struct content {
 	uint64_t dev, ino;
 	char path[4096];
 };
+
+/* A limit of files' sizes (RLIMIT_FSIZE) is for memfds as well, with its signal: then the next program is told nothing. */
+static bool content_write(int memfd, const struct content *c, size_t len)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < len)
+		return true;
+	return REAL(write)(memfd, c, len) == (ssize_t)len;
+}
 
 int placeholder_make(const struct ofd *o, int flags, struct stat *ret)
 {
@@ -40,7 +51,7 @@ int placeholder_make(const struct ofd *o, int flags, struct stat *ret)
 	memfd = memfd_create(PLACEHOLDER_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (memfd < 0)
 		return -errno;
-	if (REAL(write)(memfd, &c, len) != (ssize_t)len || REAL(fcntl)(memfd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0 ||
+	if (!content_write(memfd, &c, len) || REAL(fcntl)(memfd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0 ||
 	    REAL(fstat)(memfd, ret) < 0) {
 		REAL(close)(memfd);
 		return -EIO;

@@ -624,6 +624,134 @@ ACT_TEST(without_a_daemon_an_open_fails_and_other_files_work, .no_daemon = true)
 	CHECK(open("../plain", O_RDWR | O_CREAT, 0644) >= 0);
 }
 
+static void *close_when_cancelled(void *arg)
+{
+	pthread_cancel(pthread_self());
+	close(*(int *)arg);
+	return NULL;
+}
+
+ACT_TEST(a_thread_cancelled_in_a_call_leaves_no_lock_behind)
+{
+	pthread_t t;
+	void *result;
+	int fd = make("f", TEXT);
+
+	CHECK_EQ(pthread_create(&t, NULL, close_when_cancelled, &fd), 0);
+	CHECK_EQ(pthread_join(t, &result), 0);
+	CHECK(result == PTHREAD_CANCELED);
+	CHECK_EQ(close(fd), 0);
+	holds("f", TEXT);
+}
+
+static void *read_for_ever(void *arg)
+{
+	char c;
+
+	for (;;)
+		pread(*(int *)arg, &c, 1, 0);
+	return NULL;
+}
+
+ACT_TEST(reading_is_a_cancellation_point)
+{
+	pthread_t t;
+	int fd = make("f", TEXT);
+
+	CHECK_EQ(pthread_create(&t, NULL, read_for_ever, &fd), 0);
+	CHECK_EQ(pthread_cancel(t), 0);
+	CHECK_EQ(pthread_join(t, NULL), 0);
+	reads(fd, TEXT);
+}
+
+static bool flushed_enough; /* atomic */
+
+static void *flush_all(void *arg)
+{
+	FILE *f = arg;
+
+	while (!__atomic_load_n(&flushed_enough, __ATOMIC_RELAXED)) {
+		fputc('x', f);
+		fflush(NULL);
+	}
+	return NULL;
+}
+
+ACT_TEST(a_fork_beside_a_flush_of_all_streams_goes_on, .seconds = 120)
+{
+	FILE *f = fopen("f", "w");
+	pthread_t t;
+
+	CHECK(f != NULL);
+	CHECK_EQ(pthread_create(&t, NULL, flush_all, f), 0);
+	for (int i = 0; i < 300; i++) {
+		pid_t pid = fork();
+
+		CHECK(pid >= 0);
+		if (pid == 0) {
+			fflush(NULL);
+			_exit(0);
+		}
+		expect_exit_0(pid);
+	}
+	__atomic_store_n(&flushed_enough, true, __ATOMIC_RELAXED);
+	CHECK_EQ(pthread_join(t, NULL), 0);
+	CHECK_EQ(fclose(f), 0);
+}
+
+static struct stat found_by_handler;
+
+static void looks_at_others(int sig)
+{
+	int fd = open("/dev/null", O_RDONLY);
+
+	(void)sig;
+	CHECK(fd >= 0);
+	CHECK_EQ(close(fd), 0);
+	CHECK_EQ(stat("/dev/null", &found_by_handler), 0);
+	CHECK_EQ(access("/dev/null", R_OK), 0);
+}
+
+ACT_TEST(other_files_ask_for_little_stack)
+{
+	size_t room = ((size_t)sysconf(_SC_MINSIGSTKSZ) + 2048 + 4095) & ~4095ul;
+	char *stack = mmap(NULL, room + 65536, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct sigaction act = { .sa_handler = looks_at_others, .sa_flags = SA_ONSTACK };
+	stack_t alternate = { .ss_size = room };
+
+	CHECK(stack != MAP_FAILED);
+	alternate.ss_sp = stack + 65536;
+	CHECK_EQ(mprotect(alternate.ss_sp, room, PROT_READ | PROT_WRITE), 0);
+	looks_at_others(0); /* the linker's work is done once */
+	CHECK_EQ(sigaltstack(&alternate, NULL), 0);
+	CHECK_EQ(sigaction(SIGUSR1, &act, NULL), 0);
+	CHECK_EQ(raise(SIGUSR1), 0);
+}
+
+ACT_TEST(what_is_mapped_over_a_mapping_is_writable)
+{
+	int fd;
+	char *p;
+
+	close(make("f", TEXT));
+	fd = open("f", O_RDONLY);
+	p = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+	CHECK(p != MAP_FAILED);
+	FAILS(mprotect(p, 4096, PROT_READ | PROT_WRITE), EACCES);
+	CHECK(mmap(p, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == p);
+	CHECK_EQ(mprotect(p, 4096, PROT_READ | PROT_WRITE), 0);
+	*p = 1;
+}
+
+ACT_TEST(reading_goes_with_a_limit_of_no_bytes_for_files)
+{
+	struct rlimit limit = { 0, 0 };
+
+	close(make("f", TEXT));
+	CHECK_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	holds("f", TEXT);
+}
+
 ACT_TEST(what_is_no_regular_file_is_left_alone)
 {
 	int fd, other;
@@ -652,5 +780,7 @@ ACTS_MAIN("preload_fd", ACT(the_descriptor_is_the_lowest_and_reads_what_was_writ
 	  ACT(closing_any_descriptor_drops_record_locks_and_nothing_else_does), ACT(flock_belongs_to_the_description),
 	  ACT(a_signal_ends_the_wait_for_a_lock), ACT(the_librarys_own_descriptors_cannot_be_closed), ACT(mappings_show_the_file),
 	  ACT(a_buffer_in_a_mapping_serves_calls_on_other_files), ACT(a_number_that_was_closed_unseen_is_what_it_is_now),
-	  ACT(a_signal_handler_may_write), ACT(threads_open_and_close_at_once), ACT(without_a_daemon_an_open_fails_and_other_files_work),
+	  ACT(a_signal_handler_may_write), ACT(a_thread_cancelled_in_a_call_leaves_no_lock_behind), ACT(reading_is_a_cancellation_point),
+	  ACT(a_fork_beside_a_flush_of_all_streams_goes_on), ACT(other_files_ask_for_little_stack), ACT(what_is_mapped_over_a_mapping_is_writable),
+	  ACT(reading_goes_with_a_limit_of_no_bytes_for_files), ACT(threads_open_and_close_at_once), ACT(without_a_daemon_an_open_fails_and_other_files_work),
 	  ACT(what_is_no_regular_file_is_left_alone))
