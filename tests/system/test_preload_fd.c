@@ -664,6 +664,46 @@ ACT_TEST(reading_is_a_cancellation_point)
 	reads(fd, TEXT);
 }
 
+/* Each pass is of one letter, so that bytes of the other's cannot hide. */
+static void writes_and_reads(int fd, char letter)
+{
+	char text[4096], buf[4096];
+	struct stat st;
+
+	for (int i = 0; i < 300; i++) {
+		memset(text, letter + i % 10, sizeof(text));
+		CHECK_EQ(pwrite(fd, text, sizeof(text), 0), sizeof(text));
+		CHECK_EQ(pread(fd, buf, sizeof(buf), 0), sizeof(buf));
+		CHECK(memcmp(buf, text, sizeof(buf)) == 0);
+		CHECK_EQ(stat(letter == 'A' ? "f" : "g", &st), 0);
+		CHECK_EQ(st.st_size, letter == 'A' ? 4096 : 5000);
+	}
+}
+
+ACT_TEST(a_child_whose_fork_was_not_seen_keeps_to_itself, .seconds = 120)
+{
+	int f = make("f", ""), g = make("g", "");
+	struct stat st;
+	pid_t pid;
+
+	CHECK_EQ(ftruncate(f, 4096), 0);
+	CHECK_EQ(ftruncate(g, 5000), 0);
+	CHECK_EQ(pwrite(f, "x", 1, 0), 1);
+	CHECK_EQ(pwrite(g, "x", 1, 0), 1);
+	CHECK_EQ(stat("f", &st), 0);
+	pid = (pid_t)unseen_call(SYS_clone, SIGCHLD, NULL, 0);
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		writes_and_reads(g, 'a');
+		CHECK_EQ(close(f), 0);
+		_exit(0);
+	}
+	writes_and_reads(f, 'A');
+	expect_exit_0(pid);
+	writes_and_reads(f, 'A');
+	CHECK_EQ(pread(g, (char[1]){ 0 }, 1, 0), 1);
+}
+
 static bool flushed_enough; /* atomic */
 
 static void *flush_all(void *arg)
@@ -780,7 +820,7 @@ ACTS_MAIN("preload_fd", ACT(the_descriptor_is_the_lowest_and_reads_what_was_writ
 	  ACT(closing_any_descriptor_drops_record_locks_and_nothing_else_does), ACT(flock_belongs_to_the_description),
 	  ACT(a_signal_ends_the_wait_for_a_lock), ACT(the_librarys_own_descriptors_cannot_be_closed), ACT(mappings_show_the_file),
 	  ACT(a_buffer_in_a_mapping_serves_calls_on_other_files), ACT(a_number_that_was_closed_unseen_is_what_it_is_now),
-	  ACT(a_signal_handler_may_write), ACT(a_thread_cancelled_in_a_call_leaves_no_lock_behind), ACT(reading_is_a_cancellation_point),
+	  ACT(a_signal_handler_may_write), ACT(a_thread_cancelled_in_a_call_leaves_no_lock_behind), ACT(reading_is_a_cancellation_point), ACT(a_child_whose_fork_was_not_seen_keeps_to_itself),
 	  ACT(a_fork_beside_a_flush_of_all_streams_goes_on), ACT(other_files_ask_for_little_stack), ACT(what_is_mapped_over_a_mapping_is_writable),
 	  ACT(reading_goes_with_a_limit_of_no_bytes_for_files), ACT(threads_open_and_close_at_once), ACT(without_a_daemon_an_open_fails_and_other_files_work),
 	  ACT(what_is_no_regular_file_is_left_alone))
