@@ -59,6 +59,7 @@ struct ofd {
 	dev_t dev;                 /* of the file */
 	ino_t ino;
 	char *path;                /* absolute, as it was opened; for messages, exec, /proc/self/fd */
+	struct ofd *next;          /* table.c: to be let go later */
 };
 #define OFD_HIDDEN ((struct ofd *)1) /* a descriptor of the library's own */
 

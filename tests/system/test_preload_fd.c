@@ -768,6 +768,27 @@ ACT_TEST(other_files_ask_for_little_stack)
 	CHECK_EQ(raise(SIGUSR1), 0);
 }
 
+ACT_TEST(high_numbers_that_were_closed_unseen_are_taken_by_the_library)
+{
+	struct rlimit limit;
+	int fd, high[12];
+
+	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	close(make("f", TEXT));
+	for (int i = 0; i < 12; i++) {
+		fd = open("f", O_RDONLY);
+		CHECK(fd >= 0);
+		high[i] = fcntl(fd, F_DUPFD, (int)limit.rlim_cur / 2); /* where the library has its own */
+		CHECK(high[i] > fd);
+		CHECK_EQ(close(fd), 0);
+	}
+	for (int i = 0; i < 12; i++)
+		CHECK_EQ(unseen_call(SYS_close, high[i], NULL, 0), 0);
+	for (int i = 0; i < 3; i++)
+		CHECK(open("f", O_RDONLY) >= 0);
+	holds("f", TEXT);
+}
+
 ACT_TEST(what_is_mapped_over_a_mapping_is_writable)
 {
 	int fd;
@@ -821,6 +842,7 @@ ACTS_MAIN("preload_fd", ACT(the_descriptor_is_the_lowest_and_reads_what_was_writ
 	  ACT(a_signal_ends_the_wait_for_a_lock), ACT(the_librarys_own_descriptors_cannot_be_closed), ACT(mappings_show_the_file),
 	  ACT(a_buffer_in_a_mapping_serves_calls_on_other_files), ACT(a_number_that_was_closed_unseen_is_what_it_is_now),
 	  ACT(a_signal_handler_may_write), ACT(a_thread_cancelled_in_a_call_leaves_no_lock_behind), ACT(reading_is_a_cancellation_point), ACT(a_child_whose_fork_was_not_seen_keeps_to_itself),
-	  ACT(a_fork_beside_a_flush_of_all_streams_goes_on), ACT(other_files_ask_for_little_stack), ACT(what_is_mapped_over_a_mapping_is_writable),
+	  ACT(a_fork_beside_a_flush_of_all_streams_goes_on), ACT(other_files_ask_for_little_stack), ACT(high_numbers_that_were_closed_unseen_are_taken_by_the_library),
+	  ACT(what_is_mapped_over_a_mapping_is_writable),
 	  ACT(reading_goes_with_a_limit_of_no_bytes_for_files), ACT(threads_open_and_close_at_once), ACT(without_a_daemon_an_open_fails_and_other_files_work),
 	  ACT(what_is_no_regular_file_is_left_alone))
