@@ -739,6 +739,40 @@ ACT_TEST(a_fork_beside_a_flush_of_all_streams_goes_on, .seconds = 120)
 	CHECK_EQ(fclose(f), 0);
 }
 
+#ifdef __SANITIZE_ADDRESS__
+#define SANITIZER_STACK 131072 /* its frames are larger */
+#else
+#define SANITIZER_STACK 0
+#endif
+
+static void *works_on_a_file(void *arg)
+{
+	int fd = open("f", O_RDWR);
+	struct stat st;
+
+	(void)arg;
+	CHECK(fd >= 0);
+	reads(fd, TEXT);
+	CHECK_EQ(write(fd, "more", 4), 4);
+	CHECK_EQ(stat("f", &st), 0);
+	CHECK_EQ(st.st_size, 20);
+	CHECK_EQ(close(fd), 0);
+	return NULL;
+}
+
+ACT_TEST(a_thread_with_the_smallest_stack_may_use_files)
+{
+	pthread_attr_t attr;
+	pthread_t t;
+
+	close(make("f", TEXT));
+	CHECK_EQ(pthread_attr_init(&attr), 0);
+	CHECK_EQ(pthread_attr_setstacksize(&attr, (size_t)sysconf(_SC_THREAD_STACK_MIN) + SANITIZER_STACK), 0);
+	CHECK_EQ(pthread_create(&t, &attr, works_on_a_file, NULL), 0);
+	CHECK_EQ(pthread_join(t, NULL), 0);
+	holds("f", TEXT "more");
+}
+
 static struct stat found_by_handler;
 
 static void looks_at_others(int sig)
@@ -754,7 +788,7 @@ static void looks_at_others(int sig)
 
 ACT_TEST(other_files_ask_for_little_stack)
 {
-	size_t room = ((size_t)sysconf(_SC_MINSIGSTKSZ) + 2048 + 4095) & ~4095ul;
+	size_t room = ((size_t)sysconf(_SC_MINSIGSTKSZ) + SANITIZER_STACK + 2048 + 4095) & ~4095ul;
 	char *stack = mmap(NULL, room + 65536, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct sigaction act = { .sa_handler = looks_at_others, .sa_flags = SA_ONSTACK };
 	stack_t alternate = { .ss_size = room };
@@ -842,7 +876,7 @@ ACTS_MAIN("preload_fd", ACT(the_descriptor_is_the_lowest_and_reads_what_was_writ
 	  ACT(a_signal_ends_the_wait_for_a_lock), ACT(the_librarys_own_descriptors_cannot_be_closed), ACT(mappings_show_the_file),
 	  ACT(a_buffer_in_a_mapping_serves_calls_on_other_files), ACT(a_number_that_was_closed_unseen_is_what_it_is_now),
 	  ACT(a_signal_handler_may_write), ACT(a_thread_cancelled_in_a_call_leaves_no_lock_behind), ACT(reading_is_a_cancellation_point), ACT(a_child_whose_fork_was_not_seen_keeps_to_itself),
-	  ACT(a_fork_beside_a_flush_of_all_streams_goes_on), ACT(other_files_ask_for_little_stack), ACT(high_numbers_that_were_closed_unseen_are_taken_by_the_library),
+	  ACT(a_fork_beside_a_flush_of_all_streams_goes_on), ACT(a_thread_with_the_smallest_stack_may_use_files), ACT(other_files_ask_for_little_stack), ACT(high_numbers_that_were_closed_unseen_are_taken_by_the_library),
 	  ACT(what_is_mapped_over_a_mapping_is_writable),
 	  ACT(reading_goes_with_a_limit_of_no_bytes_for_files), ACT(threads_open_and_close_at_once), ACT(without_a_daemon_an_open_fails_and_other_files_work),
 	  ACT(what_is_no_regular_file_is_left_alone))
