@@ -49,35 +49,36 @@ int placeholder_make(const struct ofd *o, int flags, struct stat *ret)
 	};
 	const struct iovec content[2] = { { &h, sizeof(h) }, { o->path, h.path_len + 1 } };
 	char link[40];
-	int fd, memfd;
+	int fd, memfd, high;
 
 	if (h.path_len >= sizeof(((struct content *)0)->path))
 		return -ENAMETOOLONG;
 	memfd = memfd_create(PLACEHOLDER_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (memfd < 0)
 		return -errno;
+	/* Away from the number that the program gets, which another thread may be using too late for what it was before. */
+	high = REAL(fcntl)(memfd, F_DUPFD_CLOEXEC, shim.fd_base);
+	if (high >= 0) {
+		REAL(close)(memfd);
+		memfd = high;
+	}
 	if (!content_write(memfd, content) || REAL(fcntl)(memfd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0 ||
 	    REAL(fstat)(memfd, ret) < 0) {
 		REAL(close)(memfd);
 		return -EIO;
 	}
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", memfd);
-	fd = REAL(open)(link, O_WRONLY | O_CLOEXEC | (flags & STATUS));
+	fd = REAL(open)(link, O_WRONLY | (flags & (STATUS | O_CLOEXEC)));
 	if (fd < 0) {
 		fd = -errno;
-		REAL(close)(memfd);
-		return fd;
+	} else if (fd > memfd && REAL(dup3)(fd, memfd, flags & O_CLOEXEC) >= 0) {
+		/* Where there was no high number it has the lowest one: there the new description goes. */
+		high = fd;
+		fd = memfd;
+		memfd = high;
 	}
-	/* The lowest number is the one that the memfd has: there the new description goes. */
-	if (REAL(dup3)(fd, memfd, flags & O_CLOEXEC) < 0) {
-		int r = -errno;
-
-		REAL(close)(memfd);
-		REAL(close)(fd);
-		return r;
-	}
-	REAL(close)(fd);
-	return memfd;
+	REAL(close)(memfd);
+	return fd;
 }
 
 int placeholder_read(int fd, struct placeholder *ret)
