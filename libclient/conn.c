@@ -232,6 +232,8 @@ int conn_request(struct conn *c, struct pgc_msg *msg, const int *fds, int n_fds,
 
 	for (int i = 0; i < PGC_FDS_MAX; i++)
 		me.fds[i] = -1;
+	if (fork_unseen())
+		return -EIO; /* the connection is the parent's */
 	pthread_cond_init(&me.wake, NULL);
 	pthread_mutex_lock(&c->lock);
 	while (!c->dead && c->outstanding >= PGC_REQUESTS_MAX)

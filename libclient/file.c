@@ -229,6 +229,8 @@ int file_connect(struct pgc_file *f)
 {
 	int r = 0;
 
+	if (fork_unseen())
+		fork_late();
 	if (!__atomic_load_n(&f->stale, __ATOMIC_ACQUIRE))
 		return 0;
 	pthread_mutex_lock(&f->connect_lock);

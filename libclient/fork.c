@@ -23,6 +23,12 @@
 
 #define REMAKE_PATIENCE_MS 10000
 
+/*
+ * A fork that no handler sees (clone(2), syscall(2)) leaves the child with its parent's connections, and both would take each other's replies and transfer areas.
+ * This page is zeros in a child until the handler has run. NULL: the kernel cannot do that.
+ */
+static bool *own;
+
 /* A pipe: its end, in the child, says that the mappings are there. Under lib.lock. */
 static int remade[2] = { -1, -1 };
 
@@ -107,6 +113,8 @@ static void child(void)
 {
 	struct pgc_file *f, *next;
 
+	if (own)
+		*own = true;
 	pthread_mutex_init(&lib.lock, NULL);
 	pthread_cond_init(&lib.idle, NULL);
 	for (f = lib.files; f; f = next) {
@@ -128,8 +136,26 @@ static void child(void)
 			file_send_close(f);
 }
 
+bool fork_unseen(void)
+{
+	return own && !*(volatile bool *)own;
+}
+
+void fork_late(void)
+{
+	child();
+}
+
 static void install(void)
 {
+	bool *p = mmap(NULL, PGC_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p != MAP_FAILED && madvise(p, PGC_PAGE_SIZE, MADV_WIPEONFORK) == 0) {
+		*p = true;
+		own = p;
+	} else if (p != MAP_FAILED) {
+		munmap(p, PGC_PAGE_SIZE);
+	}
 	pthread_atfork(prepare, parent, child);
 }
 

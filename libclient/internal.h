@@ -43,6 +43,8 @@
 #define file_sync_memfd pgcpriv_file_sync_memfd
 #define file_write_out pgcpriv_file_write_out
 #define fork_init pgcpriv_fork_init
+#define fork_late pgcpriv_fork_late
+#define fork_unseen pgcpriv_fork_unseen
 #define lib pgcpriv_lib
 #define map_attach pgcpriv_map_attach
 #define map_detach pgcpriv_map_detach
@@ -288,3 +290,5 @@ bool vma_parse(const char *line, struct vma *ret);
 
 /* fork.c */
 void fork_init(void);                                   /* once a process */
+bool fork_unseen(void);                                 /* a child whose fork no handler saw */
+void fork_late(void);                                   /* what the handler would have done there */

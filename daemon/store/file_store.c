@@ -260,6 +260,22 @@ static void job_submit(struct store_op *op, struct file_desc *d, void (*run)(str
 		job_go(op);
 }
 
+/* Of the descriptor's mount, as /proc/self/mountinfo has it, without a question to the file system; -1: not known. */
+static int mount_id(int fd)
+{
+	char path[48], line[128];
+	int id = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	f = fopen(path, "re");
+	while (f && id < 0 && fgets(line, sizeof(line), f))
+		sscanf(line, "mnt_id: %d", &id);
+	if (f)
+		fclose(f);
+	return id;
+}
+
 /*
  * A file system that a program of anybody's serves may never answer, and the offload thread is everybody's. Which one it is must be found out without asking
  * it: what has a device is none, for others it is in the table of mounts. One that is not there is not known, so not asked.
@@ -269,17 +285,21 @@ static void learn_willing(struct file_job *j)
 	char *line = NULL;
 	size_t room = 0;
 	FILE *f;
+	int mount;
 
 	if (j->willing != WILLING_UNKNOWN)
 		return;
 	/* Only what lies in memory has seals, and a memfd is in no table. */
 	j->willing = major(j->dev) != 0 || fcntl(j->fd, F_GET_SEALS) >= 0 ? WILLING : UNWILLING;
 	f = j->willing == WILLING ? NULL : fopen("/proc/self/mountinfo", "re");
+	/* The mount tells also where files have another device number than their file system (btrfs, overlayfs); the number, where it is another namespace's mount. */
+	mount = f ? mount_id(j->fd) : -1;
 	while (f && getline(&line, &room, f) > 0) {
 		const char *type = strstr(line, " - ");
 		unsigned ma, mi;
+		int id;
 
-		if (!type || sscanf(line, "%*u %*u %u:%u", &ma, &mi) != 2 || makedev(ma, mi) != j->dev)
+		if (!type || sscanf(line, "%d %*u %u:%u", &id, &ma, &mi) != 3 || (id != mount && makedev(ma, mi) != j->dev))
 			continue;
 		j->willing = strncmp(type + 3, "fuse", 4) == 0 ? UNWILLING : WILLING;
 		break;

@@ -11,6 +11,7 @@ static struct {
 	pthread_mutex_t lock;
 	bool open;
 	struct conn conn;          /* nobody else uses it */
+	pid_t owner;               /* another process came by a fork that no handler saw */
 } ctl = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static void disconnect(void)
@@ -56,6 +57,7 @@ static int dial(void)
 		return r;
 	}
 	ctl.open = true;
+	ctl.owner = getpid();
 	r = conn_dial(ctl.conn.fd);
 	if (r == 0)
 		r = hello();
@@ -71,7 +73,11 @@ static int request(struct pgc_msg *m)
 	NO_CANCEL;
 	ENTER;
 
+	if (fork_unseen())
+		fork_late();
 	pthread_mutex_lock(&ctl.lock);
+	if (ctl.open && ctl.owner != getpid())
+		disconnect();
 	for (int attempt = 0; attempt < 2; attempt++) {
 		bool fresh = !ctl.open;
 

@@ -17,6 +17,7 @@ EXPORT int close(int fd)
 		paths_fd_gone(fd);
 	if (!fd_maybe(fd))
 		return REAL(close)(fd);
+	cancellation_point();
 	WITH_OFD(o, fd, REAL(close)(fd));
 	record_locks_drop(o);
 	return table_close(fd);

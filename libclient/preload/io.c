@@ -188,6 +188,7 @@ EXPORT ssize_t read(int fd, void *buf, size_t n)
 
 	if (!fd_maybe(fd))
 		return PLAIN(REAL(read)(fd, buf, n), &iov, 1, true);
+	cancellation_point();
 	WITH_OFD(o, fd, REAL(read)(fd, buf, n));
 	return shim_result(ofd_read(o, fd, &iov, 1));
 }
@@ -198,6 +199,7 @@ EXPORT ssize_t write(int fd, const void *buf, size_t n)
 
 	if (!fd_maybe(fd))
 		return PLAIN(REAL(write)(fd, buf, n), &iov, 1, false);
+	cancellation_point();
 	WITH_OFD(o, fd, REAL(write)(fd, buf, n));
 	return shim_result(ofd_write(o, fd, &iov, 1));
 }
@@ -208,6 +210,7 @@ EXPORT ssize_t pread(int fd, void *buf, size_t n, off_t off)
 
 	if (!fd_maybe(fd))
 		return PLAIN(REAL(pread)(fd, buf, n, off), &iov, 1, true);
+	cancellation_point();
 	WITH_OFD(o, fd, REAL(pread)(fd, buf, n, off));
 	return shim_result(ofd_pread(o, &iov, 1, off));
 }
@@ -219,6 +222,7 @@ EXPORT ssize_t pwrite(int fd, const void *buf, size_t n, off_t off)
 
 	if (!fd_maybe(fd))
 		return PLAIN(REAL(pwrite)(fd, buf, n, off), &iov, 1, false);
+	cancellation_point();
 	WITH_OFD(o, fd, REAL(pwrite)(fd, buf, n, off));
 	return shim_result(ofd_pwrite(o, fd, &iov, 1, off));
 }
@@ -228,6 +232,7 @@ EXPORT ssize_t readv(int fd, const struct iovec *iov, int n)
 {
 	if (!fd_maybe(fd))
 		return PLAIN(REAL(readv)(fd, iov, n), iov, n, true);
+	cancellation_point();
 	WITH_OFD(o, fd, REAL(readv)(fd, iov, n));
 	return shim_result(ofd_read(o, fd, iov, n));
 }
@@ -236,6 +241,7 @@ EXPORT ssize_t writev(int fd, const struct iovec *iov, int n)
 {
 	if (!fd_maybe(fd))
 		return PLAIN(REAL(writev)(fd, iov, n), iov, n, false);
+	cancellation_point();
 	WITH_OFD(o, fd, REAL(writev)(fd, iov, n));
 	return shim_result(ofd_write(o, fd, iov, n));
 }
@@ -244,6 +250,7 @@ EXPORT ssize_t preadv(int fd, const struct iovec *iov, int n, off_t off)
 {
 	if (!fd_maybe(fd))
 		return PLAIN(REAL(preadv)(fd, iov, n, off), iov, n, true);
+	cancellation_point();
 	WITH_OFD(o, fd, REAL(preadv)(fd, iov, n, off));
 	return shim_result(ofd_pread(o, iov, n, off));
 }
@@ -253,6 +260,7 @@ EXPORT ssize_t pwritev(int fd, const struct iovec *iov, int n, off_t off)
 {
 	if (!fd_maybe(fd))
 		return PLAIN(REAL(pwritev)(fd, iov, n, off), iov, n, false);
+	cancellation_point();
 	WITH_OFD(o, fd, REAL(pwritev)(fd, iov, n, off));
 	return shim_result(ofd_pwrite(o, fd, iov, n, off));
 }
@@ -262,6 +270,7 @@ EXPORT ssize_t preadv2(int fd, const struct iovec *iov, int n, off_t off, int fl
 {
 	if (!fd_maybe(fd))
 		return REAL(preadv2)(fd, iov, n, off, flags);
+	cancellation_point();
 	WITH_OFD(o, fd, REAL(preadv2)(fd, iov, n, off, flags));
 	if (flags & ~RWF_HIPRI) /* RWF_NOWAIT: nobody knows beforehand */
 		return shim_result(-EOPNOTSUPP);
@@ -293,6 +302,7 @@ EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int n, off_t off, int f
 {
 	if (!fd_maybe(fd))
 		return REAL(pwritev2)(fd, iov, n, off, flags);
+	cancellation_point();
 	WITH_OFD(o, fd, REAL(pwritev2)(fd, iov, n, off, flags));
 	return shim_result(write_flags(o, fd, iov, n, off, flags));
 }
@@ -500,6 +510,7 @@ EXPORT int fsync(int fd)
 {
 	if (!fd_maybe(fd))
 		return REAL(fsync)(fd);
+	cancellation_point();
 	WITH_OFD(o, fd, REAL(fsync)(fd));
 	return (int)shim_result(pgc_fsync(o->file));
 }
@@ -508,6 +519,7 @@ EXPORT int fdatasync(int fd)
 {
 	if (!fd_maybe(fd))
 		return REAL(fdatasync)(fd);
+	cancellation_point();
 	WITH_OFD(o, fd, REAL(fdatasync)(fd));
 	return (int)shim_result(pgc_fdatasync(o->file));
 }

@@ -84,8 +84,16 @@ EXPORT int mprotect(void *addr, size_t len, int prot)
 {
 	struct mapping m;
 
-	if ((prot & PROT_WRITE) && range_ours(addr, len, &m) && m.shared && !m.tracked)
-		return (int)shim_result(-EACCES);
+	if ((prot & PROT_WRITE) && range_ours(addr, len, &m) && m.shared && !m.tracked) {
+		/* The table may be old: something else may have been mapped over it. */
+		ENTER;
+		pthread_mutex_lock(&lib.lock);
+		table_resync();
+		pthread_mutex_unlock(&lib.lock);
+		shim_leave(&shim_scope_);
+		if (range_ours(addr, len, &m) && m.shared && !m.tracked)
+			return (int)shim_result(-EACCES);
+	}
 	return REAL(mprotect)(addr, len, prot);
 }
 

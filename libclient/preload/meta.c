@@ -171,13 +171,18 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
 
 /* --- names of descriptors --- */
 
-/* The descriptor of ours that an absolute path in /proc or /dev names, or -1. */
-static int path_fd(const char *path)
+static __attribute__((noinline)) int path_fd_closer(const char *path)
 {
 	char abs[4096];
 	int fd;
 
-	return path_maybe(path) && *path == '/' && path_is_ours(AT_FDCWD, path, abs, &fd) ? fd : -1;
+	return path_is_ours(AT_FDCWD, path, abs, &fd) ? fd : -1;
+}
+
+/* The descriptor of ours that an absolute path in /proc or /dev names, or -1. */
+static int path_fd(const char *path)
+{
+	return path_may_be_ours(path) && *path == '/' ? path_fd_closer(path) : -1;
 }
 
 struct fd_link { char text[40]; };

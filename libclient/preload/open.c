@@ -125,13 +125,16 @@ int open_ours(int dirfd, const char *path, const char *abs, int flags, mode_t mo
 }
 
 /* A file without a name is where its folder is: as if it had some name there. */
-static bool file_is_ours(int dirfd, const char *path, int flags, char abs[4096], int *ret_fd)
+static __attribute__((noinline)) bool nameless_is_ours(int dirfd, const char *path, char abs[4096], int *ret_fd)
 {
 	char inside[4096];
 
-	if ((flags & O_TMPFILE) != O_TMPFILE)
-		return path_is_ours(dirfd, path, abs, ret_fd);
 	return *path && snprintf(inside, sizeof(inside), "%s/#", path) < (int)sizeof(inside) && path_is_ours(dirfd, inside, abs, ret_fd);
+}
+
+static bool file_is_ours(int dirfd, const char *path, int flags, char abs[4096], int *ret_fd)
+{
+	return (flags & O_TMPFILE) == O_TMPFILE ? nameless_is_ours(dirfd, path, abs, ret_fd) : path_is_ours(dirfd, path, abs, ret_fd);
 }
 
 static int open_any(int dirfd, const char *path, int flags, mode_t mode)
@@ -141,9 +144,16 @@ static int open_any(int dirfd, const char *path, int flags, mode_t mode)
 
 	if (left_to_kernel(flags) || !file_is_ours(dirfd, path, flags, abs, &fd))
 		return opened(REAL(openat)(dirfd, path, flags, mode));
+	cancellation_point();
 	fd = fd >= 0 ? open_again(fd, abs, flags) : open_ours(dirfd, path, abs, flags, mode);
 	stdio_fd_changed(fd);
 	return fd;
+}
+
+/* With O_TMPFILE the path is the folder's. */
+static inline bool open_maybe(const char *path, int flags)
+{
+	return path_maybe(path) && ((flags & O_TMPFILE) == O_TMPFILE || !path_is_other(path));
 }
 
 #define MODE(flags) ({ \
@@ -160,7 +170,7 @@ EXPORT int open(const char *path, int flags, ...)
 {
 	mode_t mode = MODE(flags);
 
-	return path_maybe(path) ? open_any(AT_FDCWD, path, flags, mode) : opened(REAL(open)(path, flags, mode));
+	return open_maybe(path, flags) ? open_any(AT_FDCWD, path, flags, mode) : opened(REAL(open)(path, flags, mode));
 }
 ALSO(open64, open64, open);
 
@@ -168,7 +178,7 @@ EXPORT int openat(int dirfd, const char *path, int flags, ...)
 {
 	mode_t mode = MODE(flags);
 
-	return path_maybe(path) ? open_any(dirfd, path, flags, mode) : opened(REAL(openat)(dirfd, path, flags, mode));
+	return open_maybe(path, flags) ? open_any(dirfd, path, flags, mode) : opened(REAL(openat)(dirfd, path, flags, mode));
 }
 ALSO(openat64, openat64, openat);
 
@@ -182,7 +192,7 @@ ALSO(creat64, creat64, creat);
 EXPORT int __open_2(const char *path, int flags);
 EXPORT int __open_2(const char *path, int flags)
 {
-	if ((flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE || !path_maybe(path))
+	if ((flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE || !path_may_be_ours(path))
 		return opened(REAL(__open_2)(path, flags));
 	return open_any(AT_FDCWD, path, flags, 0);
 }
@@ -191,7 +201,7 @@ ALSO(__open_2, __open64_2, __open_2);
 EXPORT int __openat_2(int dirfd, const char *path, int flags);
 EXPORT int __openat_2(int dirfd, const char *path, int flags)
 {
-	if ((flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE || !path_maybe(path))
+	if ((flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE || !path_may_be_ours(path))
 		return opened(REAL(__openat_2)(dirfd, path, flags));
 	return open_any(dirfd, path, flags, 0);
 }

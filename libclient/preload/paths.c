@@ -423,6 +423,16 @@ static __attribute__((noinline)) bool look_closer(int dirfd, const char *path, c
 	return maybe_magic(abs) ? magic_is_ours(abs, (size_t)len, ret_fd) : path_patterns_match(&patterns, abs, (size_t)len);
 }
 
+bool path_is_other(const char *path)
+{
+	struct path_look look = path_look(path);
+	const char *rest;
+	int fd;
+
+	return look.plain && look.len < PATH_SIZE && !path_patterns_match(&patterns, path, look.len) &&
+	       (!maybe_magic(path) || magic(path, &fd, &rest) == MAGIC_NONE);
+}
+
 bool path_is_ours(int dirfd, const char *path, char abs[PATH_SIZE], int *ret_fd)
 {
 	int saved = errno;

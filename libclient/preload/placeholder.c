@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "preload.h"
 
@@ -16,52 +17,68 @@
 /* What of open(2)'s flags the description keeps. */
 #define STATUS (O_APPEND | O_NONBLOCK | O_ASYNC | O_DIRECT | O_SYNC | O_DSYNC | O_NOATIME)
 
-struct content {
+struct header {
 	uint32_t magic, version;
 	int32_t accmode, flags, real;
 	uint32_t path_len;
 	uint64_t dev, ino;
+};
+struct content {
+	struct header h;
 	char path[4096];
 };
+_Static_assert(offsetof(struct content, path) == sizeof(struct header), "the path follows at once");
+
+/* A limit of files' sizes (RLIMIT_FSIZE) is for memfds as well, with its signal: then the next program is told nothing. */
+static bool content_write(int memfd, const struct iovec content[2])
+{
+	struct rlimit limit;
+	size_t len = content[0].iov_len + content[1].iov_len;
+
+	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < len)
+		return true;
+	return REAL(writev)(memfd, content, 2) == (ssize_t)len;
+}
 
 int placeholder_make(const struct ofd *o, int flags, struct stat *ret)
 {
-	struct content c = {
+	/* In two parts: a thread's stack may be small. */
+	struct header h = {
 		.magic = MAGIC, .version = VERSION, .accmode = o->accmode, .flags = flags & STATUS, .real = ofd_real(o),
 		.path_len = (uint32_t)strlen(o->path), .dev = o->dev, .ino = o->ino,
 	};
-	size_t len = offsetof(struct content, path) + c.path_len + 1;
+	const struct iovec content[2] = { { &h, sizeof(h) }, { o->path, h.path_len + 1 } };
 	char link[40];
-	int fd, memfd;
+	int fd, memfd, high;
 
-	if (c.path_len >= sizeof(c.path))
+	if (h.path_len >= sizeof(((struct content *)0)->path))
 		return -ENAMETOOLONG;
-	strcpy(c.path, o->path);
 	memfd = memfd_create(PLACEHOLDER_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (memfd < 0)
 		return -errno;
-	if (REAL(write)(memfd, &c, len) != (ssize_t)len || REAL(fcntl)(memfd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0 ||
+	/* Away from the number that the program gets, which another thread may be using too late for what it was before. */
+	high = REAL(fcntl)(memfd, F_DUPFD_CLOEXEC, shim.fd_base);
+	if (high >= 0) {
+		REAL(close)(memfd);
+		memfd = high;
+	}
+	if (!content_write(memfd, content) || REAL(fcntl)(memfd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0 ||
 	    REAL(fstat)(memfd, ret) < 0) {
 		REAL(close)(memfd);
 		return -EIO;
 	}
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", memfd);
-	fd = REAL(open)(link, O_WRONLY | O_CLOEXEC | (flags & STATUS));
+	fd = REAL(open)(link, O_WRONLY | (flags & (STATUS | O_CLOEXEC)));
 	if (fd < 0) {
 		fd = -errno;
-		REAL(close)(memfd);
-		return fd;
+	} else if (fd > memfd && REAL(dup3)(fd, memfd, flags & O_CLOEXEC) >= 0) {
+		/* Where there was no high number it has the lowest one: there the new description goes. */
+		high = fd;
+		fd = memfd;
+		memfd = high;
 	}
-	/* The lowest number is the one that the memfd has: there the new description goes. */
-	if (REAL(dup3)(fd, memfd, flags & O_CLOEXEC) < 0) {
-		int r = -errno;
-
-		REAL(close)(memfd);
-		REAL(close)(fd);
-		return r;
-	}
-	REAL(close)(fd);
-	return memfd;
+	REAL(close)(memfd);
+	return fd;
 }
 
 int placeholder_read(int fd, struct placeholder *ret)
@@ -83,14 +100,14 @@ int placeholder_read(int fd, struct placeholder *ret)
 	if (REAL(fstat)(own, &ret->self) < 0)
 		n = -1;
 	REAL(close)(own);
-	if (n <= (ssize_t)offsetof(struct content, path) || c.magic != MAGIC || c.version != VERSION || c.path_len >= sizeof(c.path))
+	if (n <= (ssize_t)offsetof(struct content, path) || c.h.magic != MAGIC || c.h.version != VERSION || c.h.path_len >= sizeof(c.path))
 		return 0;
-	ret->accmode = c.accmode;
-	ret->flags = c.flags;
-	ret->real = c.real;
-	ret->dev = c.dev;
-	ret->ino = c.ino;
-	memcpy(ret->path, c.path, c.path_len);
-	ret->path[c.path_len] = '\0';
+	ret->accmode = c.h.accmode;
+	ret->flags = c.h.flags;
+	ret->real = c.h.real;
+	ret->dev = c.h.dev;
+	ret->ino = c.h.ino;
+	memcpy(ret->path, c.path, c.h.path_len);
+	ret->path[c.h.path_len] = '\0';
 	return 1;
 }

@@ -10,8 +10,8 @@
  *   hidden descriptors     of the handle, at numbers from fd_base on, which the program cannot close
  *
  * Every wrapper first asks fd_maybe() or path_maybe(): what is not ours goes on to the next library, at the price of a load and a branch.
- * What is ours runs between ENTER and the end of its scope: asynchronous signals wait, so that a handler cannot meet our locks, and calls
- * that the library itself makes go straight on (shim_depth). Nothing that may wait for the program's own doing (pipes, locks) is done inside.
+ * What is ours runs between ENTER and the end of its scope: asynchronous signals and cancellation wait, so that a handler cannot meet our locks and no thread
+ * dies with one, and calls that the library itself makes go straight on (shim_depth). Nothing that may wait for the program's own doing (pipes, locks) is done inside.
  *
  * Locks: shim.lock guards the table of descriptors and the ofds' counts. It is never held over a call of libpagecached.
  */
@@ -59,6 +59,7 @@ struct ofd {
 	dev_t dev;                 /* of the file */
 	ino_t ino;
 	char *path;                /* absolute, as it was opened; for messages, exec, /proc/self/fd */
+	struct ofd *next;          /* table.c: to be let go later */
 };
 #define OFD_HIDDEN ((struct ofd *)1) /* a descriptor of the library's own */
 
@@ -72,10 +73,17 @@ extern HIDDEN struct shim shim;
 extern HIDDEN struct ofd *fd_table[FD_MAX]; /* atomic pointers */
 extern HIDDEN __thread int shim_depth __attribute__((tls_model("initial-exec")));
 
-struct shim_scope { bool open; sigset_t old; };
+struct shim_scope { bool open; int cancel; sigset_t old; };
 HIDDEN struct shim_scope shim_enter(void);
 HIDDEN void shim_leave(struct shim_scope *s); /* keeps errno; a second time does nothing */
 #define ENTER struct shim_scope shim_scope_ CLEANUP(shim_leave) __attribute__((unused)) = shim_enter()
+
+/* Outside a scope, where POSIX has a cancellation point: there is none in what comes after. */
+static inline void cancellation_point(void)
+{
+	if (shim_depth == 0)
+		pthread_testcancel();
+}
 
 /* A line on stderr with PAGECACHED_DEBUG=1. Keeps errno. */
 HIDDEN void shim_debug(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -196,6 +204,9 @@ static inline bool path_given(const char *path)
 	return path != NULL;
 }
 static inline bool path_maybe(const char *path) { return unlikely(paths_any) && path_given(path) && shim_depth == 0; }
+/* An absolute path that is not ours, told without much stack: signal handlers that are not about files of ours may have 2 KiB. False: not known yet. */
+HIDDEN bool path_is_other(const char *path);
+static inline bool path_may_be_ours(const char *path) { return path_maybe(path) && !path_is_other(path); }
 /* `fd` was closed, or has become something else: what is known of it as a folder is forgotten. */
 HIDDEN void paths_fd_gone(int fd);
 HIDDEN void paths_fd_dup(int from, int to);

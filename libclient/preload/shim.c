@@ -23,6 +23,7 @@ struct shim_scope shim_enter(void)
 	struct shim_scope s = { .open = true };
 	sigset_t wait;
 
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &s.cancel);
 	/* What a thread's own mistake raises must come at once. */
 	sigfillset(&wait);
 	sigdelset(&wait, SIGSEGV);
@@ -46,6 +47,7 @@ void shim_leave(struct shim_scope *s)
 	s->open = false;
 	shim_depth--;
 	pthread_sigmask(SIG_SETMASK, &s->old, NULL);
+	pthread_setcancelstate(s->cancel, NULL);
 	errno = saved;
 }
 
@@ -90,21 +92,41 @@ static void lock_child(void)
 	table_forked();
 }
 
+/*
+ * The C library's lock of its list of streams, which it takes for a fork itself, after these: fflush(NULL) holds it while streams of ours are written, which needs
+ * our locks, so it comes before them. Recursive.
+ */
+void _IO_list_lock(void) __attribute__((weak));
+void _IO_list_unlock(void) __attribute__((weak));
+void _IO_list_resetlock(void) __attribute__((weak));
+
 static void scope_prepare(void)
 {
+	if (_IO_list_lock)
+		_IO_list_lock();
 	fork_scope = shim_enter();
 }
 
-static void scope_after(void)
+static void scope_parent(void)
 {
 	shim_leave(&fork_scope);
+	if (_IO_list_unlock)
+		_IO_list_unlock();
+}
+
+static void scope_child(void)
+{
+	shim_leave(&fork_scope);
+	/* With more than one thread the C library has reset it by now, else not. */
+	if (_IO_list_resetlock)
+		_IO_list_resetlock();
 }
 
 __attribute__((constructor(101))) static void start_early(void)
 {
 	pthread_atfork(lock_prepare, lock_parent, lock_child);
 	fork_init();
-	pthread_atfork(scope_prepare, scope_after, scope_after);
+	pthread_atfork(scope_prepare, scope_parent, scope_child);
 }
 
 /* Hidden descriptors lie in the upper half of what there may be. */
@@ -154,6 +176,7 @@ __attribute__((constructor)) static void start(void)
 EXPORT const char *__asan_default_options(void);
 EXPORT const char *__asan_default_options(void)
 {
-	return "verify_asan_link_order=0:detect_leaks=0";
+	/* A cancelled thread leaves marks on its stack that it stumbles over when it takes the signal stack away. */
+	return "verify_asan_link_order=0:detect_leaks=0:use_sigaltstack=0";
 }
 #endif

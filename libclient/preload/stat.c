@@ -67,13 +67,13 @@ static int stat_at(int dirfd, const char *path, struct stat *st, int flags)
 
 EXPORT int stat(const char *path, struct stat *st)
 {
-	return path_maybe(path) ? stat_at(AT_FDCWD, path, st, 0) : REAL(stat)(path, st);
+	return path_may_be_ours(path) ? stat_at(AT_FDCWD, path, st, 0) : REAL(stat)(path, st);
 }
 ALSO(stat64, stat64, stat);
 
 EXPORT int lstat(const char *path, struct stat *st)
 {
-	return path_maybe(path) ? stat_at(AT_FDCWD, path, st, AT_SYMLINK_NOFOLLOW) : REAL(lstat)(path, st);
+	return path_may_be_ours(path) ? stat_at(AT_FDCWD, path, st, AT_SYMLINK_NOFOLLOW) : REAL(lstat)(path, st);
 }
 ALSO(lstat64, lstat64, lstat);
 
@@ -85,7 +85,7 @@ ALSO(fstat64, fstat64, fstat);
 
 EXPORT int fstatat(int dirfd, const char *path, struct stat *st, int flags)
 {
-	return path_maybe(path) || fd_maybe(dirfd) ? stat_at(dirfd, path, st, flags) : REAL(fstatat)(dirfd, path, st, flags);
+	return path_may_be_ours(path) || fd_maybe(dirfd) ? stat_at(dirfd, path, st, flags) : REAL(fstatat)(dirfd, path, st, flags);
 }
 ALSO(fstatat64, fstatat64, fstatat);
 
@@ -100,7 +100,7 @@ EXPORT int __xstat(int version, const char *path, struct stat *st)
 {
 	int r = REAL(__xstat)(version, path, st);
 
-	return r == 0 && path_maybe(path) ? stat_at(AT_FDCWD, path, st, 0) : r;
+	return r == 0 && path_may_be_ours(path) ? stat_at(AT_FDCWD, path, st, 0) : r;
 }
 ALSO(__xstat, __xstat64, __xstat);
 
@@ -108,7 +108,7 @@ EXPORT int __lxstat(int version, const char *path, struct stat *st)
 {
 	int r = REAL(__lxstat)(version, path, st);
 
-	return r == 0 && path_maybe(path) ? stat_at(AT_FDCWD, path, st, AT_SYMLINK_NOFOLLOW) : r;
+	return r == 0 && path_may_be_ours(path) ? stat_at(AT_FDCWD, path, st, AT_SYMLINK_NOFOLLOW) : r;
 }
 ALSO(__lxstat, __lxstat64, __lxstat);
 
@@ -124,7 +124,7 @@ EXPORT int __fxstatat(int version, int dirfd, const char *path, struct stat *st,
 {
 	int r = REAL(__fxstatat)(version, dirfd, path, st, flags);
 
-	return r == 0 && (path_maybe(path) || fd_maybe(dirfd)) ? stat_at(dirfd, path, st, flags) : r;
+	return r == 0 && (path_may_be_ours(path) || fd_maybe(dirfd)) ? stat_at(dirfd, path, st, flags) : r;
 }
 ALSO(__fxstatat, __fxstatat64, __fxstatat);
 
@@ -180,7 +180,7 @@ static int statx_overlaid(int dirfd, const char *path, int flags, unsigned mask,
 	return r;
 }
 
-EXPORT int statx(int dirfd, const char *path, int flags, unsigned mask, struct statx *stx)
+static int statx_at(int dirfd, const char *path, int flags, unsigned mask, struct statx *stx)
 {
 	char abs[4096];
 	int named = -1;
@@ -189,4 +189,9 @@ EXPORT int statx(int dirfd, const char *path, int flags, unsigned mask, struct s
 	if (by_descriptor(dirfd, path, flags, named))
 		return statx_ours(named >= 0 ? named : dirfd, dirfd, path, flags, mask, stx);
 	return ours && named < 0 ? statx_overlaid(dirfd, path, flags, mask, stx) : REAL(statx)(dirfd, path, flags, mask, stx);
+}
+
+EXPORT int statx(int dirfd, const char *path, int flags, unsigned mask, struct statx *stx)
+{
+	return path_may_be_ours(path) || fd_maybe(dirfd) ? statx_at(dirfd, path, flags, mask, stx) : REAL(statx)(dirfd, path, flags, mask, stx);
 }

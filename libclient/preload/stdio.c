@@ -176,6 +176,7 @@ static int stream_close(void *cookie)
 {
 	struct stream *s = cookie;
 	int fd = s->fd;
+	NO_CANCEL; /* the C library holds the FILE's lock */
 
 	{
 		ENTER;
@@ -414,7 +415,7 @@ static bool ours(const char *path)
 	char abs[4096];
 	int fd;
 
-	return path_maybe(path) && path_is_ours(AT_FDCWD, path, abs, &fd);
+	return path_may_be_ours(path) && path_is_ours(AT_FDCWD, path, abs, &fd);
 }
 
 EXPORT FILE *fopen(const char *path, const char *how)

@@ -98,9 +98,39 @@ void table_clear(int fd)
 	table_set(fd, NULL);
 }
 
+/* Under shim.lock: the references that table_hide() has found. */
+static struct ofd *late;
+
+/* Also called with libpagecached's lock held, so what is let go waits for ofd_new(). */
 void table_hide(int fd)
 {
-	table_set(fd, OFD_HIDDEN);
+	struct ofd *old;
+
+	pthread_mutex_lock(&shim.lock);
+	old = replace(fd, OFD_HIDDEN);
+	if (old && old->refs > 1) {
+		old->refs--;
+	} else if (old) {
+		old->next = late;
+		late = old;
+	}
+	pthread_mutex_unlock(&shim.lock);
+}
+
+static void put_late(void)
+{
+	struct ofd *o, *next;
+
+	if (!__atomic_load_n(&late, __ATOMIC_RELAXED))
+		return;
+	pthread_mutex_lock(&shim.lock);
+	o = late;
+	late = NULL;
+	pthread_mutex_unlock(&shim.lock);
+	for (; o; o = next) {
+		next = o->next;
+		ofd_put(o);
+	}
 }
 
 int table_close(int fd)
@@ -155,6 +185,7 @@ struct ofd *ofd_new(int fd, const char *path, int accmode)
 	struct stat st;
 	int r;
 
+	put_late();
 	if (o)
 		o->path = strdup(path);
 	if (!o || !o->path)

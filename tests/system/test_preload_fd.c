@@ -624,6 +624,229 @@ ACT_TEST(without_a_daemon_an_open_fails_and_other_files_work, .no_daemon = true)
 	CHECK(open("../plain", O_RDWR | O_CREAT, 0644) >= 0);
 }
 
+static void *close_when_cancelled(void *arg)
+{
+	pthread_cancel(pthread_self());
+	close(*(int *)arg);
+	return NULL;
+}
+
+ACT_TEST(a_thread_cancelled_in_a_call_leaves_no_lock_behind)
+{
+	pthread_t t;
+	void *result;
+	int fd = make("f", TEXT);
+
+	CHECK_EQ(pthread_create(&t, NULL, close_when_cancelled, &fd), 0);
+	CHECK_EQ(pthread_join(t, &result), 0);
+	CHECK(result == PTHREAD_CANCELED);
+	CHECK_EQ(close(fd), 0);
+	holds("f", TEXT);
+}
+
+static void *read_for_ever(void *arg)
+{
+	char c;
+
+	for (;;)
+		pread(*(int *)arg, &c, 1, 0);
+	return NULL;
+}
+
+ACT_TEST(reading_is_a_cancellation_point)
+{
+	pthread_t t;
+	int fd = make("f", TEXT);
+
+	CHECK_EQ(pthread_create(&t, NULL, read_for_ever, &fd), 0);
+	CHECK_EQ(pthread_cancel(t), 0);
+	CHECK_EQ(pthread_join(t, NULL), 0);
+	reads(fd, TEXT);
+}
+
+/* Each pass is of one letter, so that bytes of the other's cannot hide. */
+static void writes_and_reads(int fd, char letter)
+{
+	char text[4096], buf[4096];
+	struct stat st;
+
+	for (int i = 0; i < 300; i++) {
+		memset(text, letter + i % 10, sizeof(text));
+		CHECK_EQ(pwrite(fd, text, sizeof(text), 0), sizeof(text));
+		CHECK_EQ(pread(fd, buf, sizeof(buf), 0), sizeof(buf));
+		CHECK(memcmp(buf, text, sizeof(buf)) == 0);
+		CHECK_EQ(stat(letter == 'A' ? "f" : "g", &st), 0);
+		CHECK_EQ(st.st_size, letter == 'A' ? 4096 : 5000);
+	}
+}
+
+ACT_TEST(a_child_whose_fork_was_not_seen_keeps_to_itself, .seconds = 120)
+{
+	int f = make("f", ""), g = make("g", "");
+	struct stat st;
+	pid_t pid;
+
+	CHECK_EQ(ftruncate(f, 4096), 0);
+	CHECK_EQ(ftruncate(g, 5000), 0);
+	CHECK_EQ(pwrite(f, "x", 1, 0), 1);
+	CHECK_EQ(pwrite(g, "x", 1, 0), 1);
+	CHECK_EQ(stat("f", &st), 0);
+	pid = (pid_t)unseen_call(SYS_clone, SIGCHLD, NULL, 0);
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		writes_and_reads(g, 'a');
+		CHECK_EQ(close(f), 0);
+		_exit(0);
+	}
+	writes_and_reads(f, 'A');
+	expect_exit_0(pid);
+	writes_and_reads(f, 'A');
+	CHECK_EQ(pread(g, (char[1]){ 0 }, 1, 0), 1);
+}
+
+static bool flushed_enough; /* atomic */
+
+static void *flush_all(void *arg)
+{
+	FILE *f = arg;
+
+	while (!__atomic_load_n(&flushed_enough, __ATOMIC_RELAXED)) {
+		fputc('x', f);
+		fflush(NULL);
+	}
+	return NULL;
+}
+
+ACT_TEST(a_fork_beside_a_flush_of_all_streams_goes_on, .seconds = 120)
+{
+	FILE *f = fopen("f", "w");
+	pthread_t t;
+
+	CHECK(f != NULL);
+	CHECK_EQ(pthread_create(&t, NULL, flush_all, f), 0);
+	for (int i = 0; i < 300; i++) {
+		pid_t pid = fork();
+
+		CHECK(pid >= 0);
+		if (pid == 0) {
+			fflush(NULL);
+			_exit(0);
+		}
+		expect_exit_0(pid);
+	}
+	__atomic_store_n(&flushed_enough, true, __ATOMIC_RELAXED);
+	CHECK_EQ(pthread_join(t, NULL), 0);
+	CHECK_EQ(fclose(f), 0);
+}
+
+#ifdef __SANITIZE_ADDRESS__
+#define SANITIZER_STACK 131072 /* its frames are larger */
+#else
+#define SANITIZER_STACK 0
+#endif
+
+static void *works_on_a_file(void *arg)
+{
+	int fd = open("f", O_RDWR);
+	struct stat st;
+
+	(void)arg;
+	CHECK(fd >= 0);
+	reads(fd, TEXT);
+	CHECK_EQ(write(fd, "more", 4), 4);
+	CHECK_EQ(stat("f", &st), 0);
+	CHECK_EQ(st.st_size, 20);
+	CHECK_EQ(close(fd), 0);
+	return NULL;
+}
+
+ACT_TEST(a_thread_with_the_smallest_stack_may_use_files)
+{
+	pthread_attr_t attr;
+	pthread_t t;
+
+	close(make("f", TEXT));
+	CHECK_EQ(pthread_attr_init(&attr), 0);
+	CHECK_EQ(pthread_attr_setstacksize(&attr, (size_t)sysconf(_SC_THREAD_STACK_MIN) + SANITIZER_STACK), 0);
+	CHECK_EQ(pthread_create(&t, &attr, works_on_a_file, NULL), 0);
+	CHECK_EQ(pthread_join(t, NULL), 0);
+	holds("f", TEXT "more");
+}
+
+static struct stat found_by_handler;
+
+static void looks_at_others(int sig)
+{
+	int fd = open("/dev/null", O_RDONLY);
+
+	(void)sig;
+	CHECK(fd >= 0);
+	CHECK_EQ(close(fd), 0);
+	CHECK_EQ(stat("/dev/null", &found_by_handler), 0);
+	CHECK_EQ(access("/dev/null", R_OK), 0);
+}
+
+ACT_TEST(other_files_ask_for_little_stack)
+{
+	size_t room = ((size_t)sysconf(_SC_MINSIGSTKSZ) + SANITIZER_STACK + 2048 + 4095) & ~4095ul;
+	char *stack = mmap(NULL, room + 65536, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct sigaction act = { .sa_handler = looks_at_others, .sa_flags = SA_ONSTACK };
+	stack_t alternate = { .ss_size = room };
+
+	CHECK(stack != MAP_FAILED);
+	alternate.ss_sp = stack + 65536;
+	CHECK_EQ(mprotect(alternate.ss_sp, room, PROT_READ | PROT_WRITE), 0);
+	looks_at_others(0); /* the linker's work is done once */
+	CHECK_EQ(sigaltstack(&alternate, NULL), 0);
+	CHECK_EQ(sigaction(SIGUSR1, &act, NULL), 0);
+	CHECK_EQ(raise(SIGUSR1), 0);
+}
+
+ACT_TEST(high_numbers_that_were_closed_unseen_are_taken_by_the_library)
+{
+	struct rlimit limit;
+	int fd, high[12];
+
+	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	close(make("f", TEXT));
+	for (int i = 0; i < 12; i++) {
+		fd = open("f", O_RDONLY);
+		CHECK(fd >= 0);
+		high[i] = fcntl(fd, F_DUPFD, (int)limit.rlim_cur / 2); /* where the library has its own */
+		CHECK(high[i] > fd);
+		CHECK_EQ(close(fd), 0);
+	}
+	for (int i = 0; i < 12; i++)
+		CHECK_EQ(unseen_call(SYS_close, high[i], NULL, 0), 0);
+	for (int i = 0; i < 3; i++)
+		CHECK(open("f", O_RDONLY) >= 0);
+	holds("f", TEXT);
+}
+
+ACT_TEST(what_is_mapped_over_a_mapping_is_writable)
+{
+	int fd;
+	char *p;
+
+	close(make("f", TEXT));
+	fd = open("f", O_RDONLY);
+	p = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+	CHECK(p != MAP_FAILED);
+	FAILS(mprotect(p, 4096, PROT_READ | PROT_WRITE), EACCES);
+	CHECK(mmap(p, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == p);
+	CHECK_EQ(mprotect(p, 4096, PROT_READ | PROT_WRITE), 0);
+	*p = 1;
+}
+
+ACT_TEST(reading_goes_with_a_limit_of_no_bytes_for_files)
+{
+	struct rlimit limit = { 0, 0 };
+
+	close(make("f", TEXT));
+	CHECK_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	holds("f", TEXT);
+}
+
 ACT_TEST(what_is_no_regular_file_is_left_alone)
 {
 	int fd, other;
@@ -652,5 +875,8 @@ ACTS_MAIN("preload_fd", ACT(the_descriptor_is_the_lowest_and_reads_what_was_writ
 	  ACT(closing_any_descriptor_drops_record_locks_and_nothing_else_does), ACT(flock_belongs_to_the_description),
 	  ACT(a_signal_ends_the_wait_for_a_lock), ACT(the_librarys_own_descriptors_cannot_be_closed), ACT(mappings_show_the_file),
 	  ACT(a_buffer_in_a_mapping_serves_calls_on_other_files), ACT(a_number_that_was_closed_unseen_is_what_it_is_now),
-	  ACT(a_signal_handler_may_write), ACT(threads_open_and_close_at_once), ACT(without_a_daemon_an_open_fails_and_other_files_work),
+	  ACT(a_signal_handler_may_write), ACT(a_thread_cancelled_in_a_call_leaves_no_lock_behind), ACT(reading_is_a_cancellation_point), ACT(a_child_whose_fork_was_not_seen_keeps_to_itself),
+	  ACT(a_fork_beside_a_flush_of_all_streams_goes_on), ACT(a_thread_with_the_smallest_stack_may_use_files), ACT(other_files_ask_for_little_stack), ACT(high_numbers_that_were_closed_unseen_are_taken_by_the_library),
+	  ACT(what_is_mapped_over_a_mapping_is_writable),
+	  ACT(reading_goes_with_a_limit_of_no_bytes_for_files), ACT(threads_open_and_close_at_once), ACT(without_a_daemon_an_open_fails_and_other_files_work),
 	  ACT(what_is_no_regular_file_is_left_alone))

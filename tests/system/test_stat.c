@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What stat(2) and lseek(2) say of a file whose bytes are not in the store yet: times, size, blocks, data and holes. */
+#include <sys/mount.h>
 #include <sys/socket.h>
 
 #include "harness.h"
@@ -128,6 +129,44 @@ SYSTEM_TEST(times_do_not_move_with_a_write_out)
 	CHECK(same(synced.st_mtim, written.st_mtim));
 	CHECK(same(synced.st_ctim, written.st_ctim));
 	CHECK(same(stored(path).st_mtim, written.st_mtim)); /* when fsync answers, not some time after */
+}
+
+static void mount_at(const char *name, const char *type, const char *options)
+{
+	CHECK_EQ(mkdir(file_path(name), 0755), 0);
+	if (mount(type, file_path(name), type, 0, options) != 0)
+		skip_test("what one mounts as root");
+}
+
+/* As on btrfs, fstat(2) says another device number there than the table of mounts. */
+SYSTEM_TEST(times_and_holes_are_known_where_files_have_a_device_number_of_their_own)
+{
+	char options[1024], *path;
+	struct pgc_file *f;
+	struct stat written;
+	off_t at;
+
+	mount_at("low", "tmpfs", NULL);
+	mount_at("high", "tmpfs", NULL);
+	CHECK_EQ(mkdir(file_path("high/up"), 0755), 0);
+	CHECK_EQ(mkdir(file_path("high/work"), 0755), 0);
+	snprintf(options, sizeof(options), "lowerdir=%s,upperdir=%s,workdir=%s,xino=off", file_path("low"), file_path("high/up"), file_path("high/work"));
+	mount_at("both", "overlay", options);
+	path = make_file("both/f", PAGE, 1);
+	CHECK_EQ(truncate(path, 8 * PAGE), 0);
+	CHECK(stored(path).st_dev != stored(file_path("both")).st_dev);
+	f = open_file(path, O_RDWR);
+	CHECK_EQ(pgc_seek(f, 0, SEEK_HOLE, &at), 0);
+	CHECK_EQ(at, PAGE);
+	pwrite_all(f, "abc", 3, 5 * PAGE);
+	written = shown(f);
+	tick();
+	CHECK_EQ(pgc_fsync(f), 0);
+	CHECK(same(stored(path).st_mtim, written.st_mtim));
+	pgc_close(f);
+	umount2(file_path("both"), MNT_DETACH);
+	umount2(file_path("high"), MNT_DETACH);
+	umount2(file_path("low"), MNT_DETACH);
 }
 
 SYSTEM_TEST(times_do_not_move_with_a_write_out_in_the_background, .dirty_expire = "100ms")
@@ -507,6 +546,7 @@ SYSTEM_TESTS_MAIN("stat",
 	cmocka_unit_test(times_move_with_truncate_and_fallocate),
 	cmocka_unit_test(times_do_not_move_with_a_write_out),
 	cmocka_unit_test(times_do_not_move_with_a_write_out_in_the_background),
+	cmocka_unit_test(times_and_holes_are_known_where_files_have_a_device_number_of_their_own),
 	cmocka_unit_test(fdatasync_puts_the_mtime_back_soon),
 	cmocka_unit_test(times_outlive_the_last_handle_and_so_do_the_pages),
 	cmocka_unit_test(a_file_that_is_not_kept_leaves_its_mtime_in_the_store),
