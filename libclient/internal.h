@@ -55,6 +55,7 @@
 #define table_reserve pgcpriv_table_reserve
 #define table_resync pgcpriv_table_resync
 #define table_set_dontfork pgcpriv_table_set_dontfork
+#define vector_length pgcpriv_vector_length
 #define vma_close pgcpriv_vma_close
 #define vma_next pgcpriv_vma_next
 #define vma_open pgcpriv_vma_open
@@ -228,6 +229,8 @@ int file_sync(struct pgc_file *f, bool data);
 int file_write_out(struct pgc_file *f, uint64_t off, uint64_t len, bool wait);
 /* io.c: pgc_append() of a vector, of which `n` bytes are written. */
 struct iovec;
+/* The sum of a vector's lengths, at most RW_MAX as with readv(2). -EINVAL. */
+int vector_length(const struct iovec *iov, int n, size_t *ret);
 ssize_t file_append(struct pgc_file *f, const struct iovec *iov, int iovcnt, size_t n, off_t *ret_off);
 /*
  * A range of the file behind that memfd, through `first` (may be NULL) if it is a handle of it, else through any other.

@@ -306,8 +306,7 @@ static ssize_t write_all(struct pgc_file *f, struct cursor c, size_t n, off_t of
 	return sync_written(f, (ssize_t)done);
 }
 
-/* The sum of a vector's lengths, at most RW_MAX as with readv(2). */
-static int vector_length(const struct iovec *iov, int n, size_t *ret)
+int vector_length(const struct iovec *iov, int n, size_t *ret)
 {
 	size_t sum = 0;
 

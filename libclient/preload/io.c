@@ -22,18 +22,12 @@
 
 /* --- on an ofd --- */
 
-static ssize_t vector_length(const struct iovec *iov, int n)
+static ssize_t length_of(const struct iovec *iov, int n)
 {
-	size_t sum = 0;
+	size_t len;
+	int r = vector_length(iov, n, &len);
 
-	if (n < 0 || n > IOV_MAX)
-		return -EINVAL;
-	for (int i = 0; i < n; i++) {
-		if (iov[i].iov_len > SSIZE_MAX - sum)
-			return -EINVAL;
-		sum += iov[i].iov_len;
-	}
-	return (ssize_t)MIN(sum, RW_MAX);
+	return r < 0 ? r : (ssize_t)len;
 }
 
 static bool appends(int fd)
@@ -82,7 +76,7 @@ ssize_t ofd_pread(struct ofd *o, const struct iovec *iov, int n, off_t off)
 
 ssize_t ofd_read(struct ofd *o, int fd, const struct iovec *iov, int n)
 {
-	ssize_t len = vector_length(iov, n), done;
+	ssize_t len = length_of(iov, n), done;
 	off_t at;
 
 	if (o->accmode == O_WRONLY)
@@ -109,7 +103,7 @@ static ssize_t append(struct ofd *o, int fd, const struct iovec *iov, int n, siz
 
 ssize_t ofd_pwrite(struct ofd *o, int fd, const struct iovec *iov, int n, off_t off)
 {
-	ssize_t len = vector_length(iov, n);
+	ssize_t len = length_of(iov, n);
 
 	if (o->accmode == O_RDONLY)
 		return -EBADF;
@@ -122,7 +116,7 @@ ssize_t ofd_pwrite(struct ofd *o, int fd, const struct iovec *iov, int n, off_t 
 
 ssize_t ofd_write(struct ofd *o, int fd, const struct iovec *iov, int n)
 {
-	ssize_t len = vector_length(iov, n), done;
+	ssize_t len = length_of(iov, n), done;
 	off_t at;
 
 	if (o->accmode == O_RDONLY)
@@ -280,7 +274,7 @@ ALSO(preadv64v2, preadv64v2, preadv2);
 
 static ssize_t write_flags(struct ofd *o, int fd, const struct iovec *iov, int n, off_t off, int flags)
 {
-	ssize_t len = vector_length(iov, n), done;
+	ssize_t len = length_of(iov, n), done;
 	int r = 0;
 
 	if (flags & ~(RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_APPEND))
