@@ -227,10 +227,11 @@ int file_sync(struct pgc_file *f, bool data);
  * returned, and a later pgc_fsync() returns it all the same.
  */
 int file_write_out(struct pgc_file *f, uint64_t off, uint64_t len, bool wait);
-/* io.c: pgc_append() of a vector, of which `n` bytes are written. */
+/* io.c */
 struct iovec;
 /* The sum of a vector's lengths, at most RW_MAX as with readv(2). -EINVAL. */
 int vector_length(const struct iovec *iov, int n, size_t *ret);
+/* pgc_append() of a vector, of which `n` bytes are written. */
 ssize_t file_append(struct pgc_file *f, const struct iovec *iov, int iovcnt, size_t n, off_t *ret_off);
 /*
  * A range of the file behind that memfd, through `first` (may be NULL) if it is a handle of it, else through any other.
