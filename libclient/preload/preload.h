@@ -66,7 +66,6 @@ struct ofd {
 struct shim {
 	pthread_mutex_t lock;
 	int fd_base;               /* hidden descriptors are here and above */
-	bool active;               /* there are patterns, and set-up succeeded */
 	bool debug;
 };
 extern HIDDEN struct shim shim;
