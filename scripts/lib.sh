@@ -32,6 +32,13 @@ daemon_begin() {
 		>"$work/daemon.log" 2>&1 &
 	daemon_pid=$!
 	export PAGECACHED_SOCKET=$work/socket
+	# The loader takes LD_PRELOAD apart at spaces and colons: a library in such a folder is named by a link.
+	case $build in
+	*[\ :]*)
+		ln -sfn "$build/libclient/preload/libpagecached-preload.so" "$work/libpagecached-preload.so"
+		export PAGECACHED_PRELOAD=$work/libpagecached-preload.so
+		;;
+	esac
 	for _ in $(seq 100); do
 		"$build/tools/pagecachectl" status >/dev/null 2>&1 && return 0
 		kill -0 "$daemon_pid" 2>/dev/null || break

@@ -1962,7 +1962,7 @@ static void daemon_end(void)
 
 static void remove_files(void)
 {
-	static const char *const names[] = { "daemon.log", "plain", "pagecached.conf", "socket", "socket.lock" };
+	static const char *const names[] = { "daemon.log", "plain", "library.so", "pagecached.conf", "socket", "socket.lock" };
 	char path[600];
 
 	for (int i = 0; i < model->files; i++)
@@ -2036,7 +2036,13 @@ static void preload_begin(char **argv)
 	snprintf(text, sizeof(text), "%s/file*", work_dir);
 	setenv("PAGECACHED_PATHS", text, 1);
 	setenv("PAGECACHED_SOCKET", socket_path, 1);
-	setenv("LD_PRELOAD", options.library, 1);
+	/* The loader takes LD_PRELOAD apart at spaces and colons. */
+	snprintf(text, sizeof(text), "%s/library.so", work_dir);
+	if (symlink(options.library, text)) {
+		fprintf(stderr, "exerciser: %s: %s\n", text, strerror(errno));
+		exit(2);
+	}
+	setenv("LD_PRELOAD", text, 1);
 	execv("/proc/self/exe", argv);
 	fprintf(stderr, "exerciser: cannot run itself: %s\n", strerror(errno));
 	exit(2);

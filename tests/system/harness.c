@@ -490,6 +490,19 @@ static void remove_base(void)
 	remove_tree(base);
 }
 
+/* The loader takes LD_PRELOAD apart at spaces and colons: a library in such a folder is named by a link in ours. */
+static void name_preload(void)
+{
+	const char *library = getenv("PAGECACHED_PRELOAD");
+	char link[sizeof(base) + 64];
+
+	if (!library || !strpbrk(library, " :"))
+		return;
+	snprintf(link, sizeof(link), "%s/libpagecached-preload.so", base);
+	CHECK(symlink(library, link) == 0);
+	CHECK(setenv("PAGECACHED_PRELOAD", link, 1) == 0);
+}
+
 int system_tests_main(const char *group, const struct CMUnitTest *tests, size_t n)
 {
 	const char *tmp = getenv("TMPDIR"), *user = getenv("PGC_TEST_USER"), *only = getenv("PGC_TEST_ONLY");
@@ -502,6 +515,7 @@ int system_tests_main(const char *group, const struct CMUnitTest *tests, size_t 
 	snprintf(base, sizeof(base), "%s/pagecached-test-XXXXXX", tmp && *tmp == '/' ? tmp : "/var/tmp");
 	CHECK(mkdtemp(base));
 	CHECK(chmod(base, 0755) == 0);
+	name_preload();
 	CHECK(pipe2(pipe_fds, O_CLOEXEC) == 0);
 	if (geteuid() == 0) {
 		make_mounts(!as_user);
