@@ -184,7 +184,8 @@ static char *find_own(const char *variable, const char *beside, const char *inst
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
 
 	if (given && *given) {
-		found = realpath(given, NULL);
+		/* A link stays one: it may be there for its name's sake. */
+		found = *given != '/' ? realpath(given, NULL) : access(given, mode) == 0 ? strdup(given) : NULL;
 		if (!found)
 			fprintf(stderr, "pagecachectl: $%s: %s: %s\n", variable, given, strerror(errno));
 		return found;
@@ -233,7 +234,7 @@ static int find_library(struct run *run)
 	if (!run->library)
 		return CTL_RUN_FAILED;
 	if (strpbrk(run->library, " :")) {
-		fprintf(stderr, "pagecachectl: %s: a path with ' ' or ':' cannot be preloaded\n", run->library);
+		fprintf(stderr, "pagecachectl: %s: a path with ' ' or ':' cannot be preloaded; let $PAGECACHED_PRELOAD name a link to it\n", run->library);
 		return CTL_RUN_FAILED;
 	}
 	r = join_preload(run);
