@@ -31,7 +31,7 @@
 
 _Static_assert(PATH_SIZE == 4096, "the interface of path_is_ours()");
 
-bool paths_any;
+bool paths_any, paths_folders;
 static struct path_patterns patterns; /* constant after paths_init() */
 
 /* --- sequence numbers --- */
@@ -202,7 +202,7 @@ static struct folder *folder_slot(int fd)
 	return &folders[(unsigned)fd % FOLDERS];
 }
 
-void paths_fd_gone(int fd)
+void paths_fd_forget(int fd)
 {
 	struct folder *f = folder_slot(fd);
 	unsigned number = (unsigned)fd + 1;
@@ -274,6 +274,7 @@ static ssize_t folder_get(int fd, char ret[PATH_SIZE])
 		f->id = id;
 		memcpy(f->path, ret, len);
 		f->len = len;
+		__atomic_store_n(&paths_folders, true, __ATOMIC_RELAXED);
 		__atomic_store_n(&f->number, number, __ATOMIC_RELAXED);
 		seq_written(&f->seq);
 	}

@@ -38,11 +38,35 @@ static inline uint64_t pairs(const char *p)
 	return equal(eight(p), '/') & (equal(next, '/') | equal(next, '.'));
 }
 
+/* The same of 16 bytes: as many as the vectors of any processor have. */
+typedef uint8_t bytes __attribute__((vector_size(16)));
+struct any { bytes v; } __attribute__((packed, aligned(1), may_alias));
+
+static inline bytes pairs16(const char *p)
+{
+	bytes here = ((const struct any *)p)->v, next = ((const struct any *)(p + 1))->v;
+
+	return (bytes)(here == '/') & ((bytes)(next == '/') | (bytes)(next == '.'));
+}
+
+static bool quick_plain16(const char *path, size_t len)
+{
+	bytes found = pairs16(path + len - 16);
+	uint64_t half[2];
+
+	for (size_t i = 0; i + 16 < len; i += 16)
+		found |= pairs16(path + i);
+	__builtin_memcpy(half, &found, sizeof(half));
+	return (half[0] | half[1]) == 0;
+}
+
 /* Is it absolute, and certainly normalised? */
 static bool quick_plain(const char *path, size_t len)
 {
 	if (path[0] != '/' || path[len - 1] == '/' || len < 8)
 		return false;
+	if (len >= 16)
+		return quick_plain16(path, len);
 	for (size_t i = 0; i + 8 < len; i += 8)
 		if (pairs(path + i))
 			return false;

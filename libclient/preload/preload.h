@@ -207,7 +207,13 @@ static inline bool path_maybe(const char *path) { return unlikely(paths_any) && 
 HIDDEN bool path_is_other(const char *path);
 static inline bool path_may_be_ours(const char *path) { return path_maybe(path) && !path_is_other(path); }
 /* `fd` was closed, or has become something else: what is known of it as a folder is forgotten. */
-HIDDEN void paths_fd_gone(int fd);
+extern HIDDEN bool paths_folders; /* of some descriptor something is known. Atomic, relaxed: never false again */
+HIDDEN void paths_fd_forget(int fd);
+static inline void paths_fd_gone(int fd)
+{
+	if (unlikely(__atomic_load_n(&paths_folders, __ATOMIC_RELAXED)))
+		paths_fd_forget(fd);
+}
 HIDDEN void paths_fd_dup(int from, int to);
 
 /* --- mem.c --- */
