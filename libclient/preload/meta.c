@@ -442,7 +442,7 @@ EXPORT int futimes(int fd, const struct timeval times[2])
 
 EXPORT int utimensat(int dirfd, const char *path, const struct timespec times[2], int flags)
 {
-	int fd = path ? at_fd(dirfd, path, flags) : -1;
+	int fd = path_given(path) ? at_fd(dirfd, path, flags) : -1;
 
 	if (fd >= 0)
 		return futimens(fd, times);

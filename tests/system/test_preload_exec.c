@@ -506,7 +506,7 @@ static void act_system(char **arg)
 	snprintf(command, sizeof(command), "cat <&%d", fd);
 	f = popen(command, "r");
 	CHECK(f && fgets(buf, sizeof(buf), f));
-	CHECK(strcmp(buf, TEXT + 4) == 0);
+	CHECK(strcmp(buf, &TEXT[4]) == 0);
 	CHECK_EQ(pclose(f), 0);
 	CHECK(unlink("in") == 0 && lseek(fd, 0, SEEK_SET) == 0);
 	snprintf(command, sizeof(command), "cat <&%d > out", fd);
