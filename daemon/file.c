@@ -254,8 +254,6 @@ void file_free(struct file *f)
 
 /* --- versions, open and idle --- */
 
-static bool same_time(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
-
 static void remember_version(struct file *f, const struct store_stat *st)
 {
 	f->version = (struct file_version){ true, st->size, st->blocks, st->mtime, st->ctime };

@@ -10,15 +10,6 @@
 
 #include "daemon/util/util.h"
 
-static bool same(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
-
-static int compare(struct timespec a, struct timespec b)
-{
-	if (a.tv_sec != b.tv_sec)
-		return a.tv_sec < b.tv_sec ? -1 : 1;
-	return a.tv_nsec < b.tv_nsec ? -1 : a.tv_nsec > b.tv_nsec;
-}
-
 struct file_now file_times_now(void)
 {
 	struct file_now now;
@@ -46,8 +37,8 @@ void file_times_moving(struct file_times *t, struct file_now now)
 /* As file_times_show(). `newest`: no look was later, so that any difference is news, also after a step back of the clock. */
 static void show(const struct file_times *t, struct file_now now, const struct store_stat *st, bool newest, struct timespec *ret_mtime, struct timespec *ret_ctime)
 {
-	int later = compare(st->ctime, t->left_ctime);
-	bool touched = newest ? later != 0 : later > 0, set = touched && !same(st->mtime, t->left_mtime);
+	int later = compare_times(st->ctime, t->left_ctime);
+	bool touched = newest ? later != 0 : later > 0, set = touched && !same_time(st->mtime, t->left_mtime);
 
 	if (!t->known) {
 		*ret_mtime = st->mtime;
@@ -55,14 +46,14 @@ static void show(const struct file_times *t, struct file_now now, const struct s
 		return;
 	}
 	if (t->moved) /* the store's ctime is ours then, and so is an mtime that a write of ours can have left */
-		touched = set = set && !same(st->mtime, t->restoring) && !store_mtime_within(st->mtime, t->moved_since, now.exact);
+		touched = set = set && !same_time(st->mtime, t->restoring) && !store_mtime_within(st->mtime, t->moved_since, now.exact);
 	*ret_mtime = set ? st->mtime : t->mtime;
 	*ret_ctime = touched ? st->ctime : t->ctime;
 	if (!t->pending)
 		return;
-	if (!set || compare(t->order, st->ctime) >= 0)
+	if (!set || compare_times(t->order, st->ctime) >= 0)
 		*ret_mtime = t->changed;
-	if (compare(t->changed, *ret_ctime) > 0)
+	if (compare_times(t->changed, *ret_ctime) > 0)
 		*ret_ctime = t->changed;
 }
 
@@ -89,7 +80,7 @@ void file_times_restore(struct file_times *t, struct store_restore *ret)
 
 void file_times_restored(struct file_times *t, struct file_now now, const struct store_restore *r, bool quiet)
 {
-	bool pending = t->pending && !same(t->changed, r->to); /* a client was here meanwhile */
+	bool pending = t->pending && !same_time(t->changed, r->to); /* a client was here meanwhile */
 	struct timespec mtime, ctime;
 
 	show(t, now, &r->found, true, &mtime, &ctime);
@@ -104,7 +95,7 @@ void file_times_restored(struct file_times *t, struct file_now now, const struct
 
 bool file_times_unchanged(const struct file_times *t, struct timespec mtime, struct timespec ctime)
 {
-	return same(mtime, t->left_mtime) && same(ctime, t->left_ctime);
+	return same_time(mtime, t->left_mtime) && same_time(ctime, t->left_ctime);
 }
 
-bool file_times_stale(const struct file_times *t, struct timespec ctime) { return compare(ctime, t->left_ctime) < 0; }
+bool file_times_stale(const struct file_times *t, struct timespec ctime) { return compare_times(ctime, t->left_ctime) < 0; }

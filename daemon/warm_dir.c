@@ -83,11 +83,9 @@ static int older_first(const void *pa, const void *pb)
 {
 	const struct found *a = pa, *b = pb;
 
-	if (a->mtime.tv_sec != b->mtime.tv_sec)
-		return a->mtime.tv_sec < b->mtime.tv_sec ? -1 : 1;
-	if (a->mtime.tv_nsec != b->mtime.tv_nsec)
-		return a->mtime.tv_nsec < b->mtime.tv_nsec ? -1 : 1;
-	return strcmp(a->name, b->name);
+	int order = compare_times(a->mtime, b->mtime);
+
+	return order ? order : strcmp(a->name, b->name);
 }
 
 /* All records of the folder, counted anew; a failed allocation leaves the rest out. */

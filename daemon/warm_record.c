@@ -228,8 +228,6 @@ int warm_record_decode(struct warm_record *ret, const void *data, size_t size, c
 	return 0;
 }
 
-static bool same_time(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
-
 const char *warm_record_mismatch(const struct warm_record *r, const struct warm_record *now)
 {
 	if (r->dev != now->dev || r->ino != now->ino)

@@ -53,6 +53,15 @@ static inline unsigned bits_run(uint64_t bits, unsigned from)
 	return n < 64 - from ? n : 64 - from;
 }
 
+static inline bool same_time(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
+/* -1: a is earlier, 1: later. */
+static inline int compare_times(struct timespec a, struct timespec b)
+{
+	if (a.tv_sec != b.tv_sec)
+		return a.tv_sec < b.tv_sec ? -1 : 1;
+	return a.tv_nsec < b.tv_nsec ? -1 : a.tv_nsec > b.tv_nsec;
+}
+
 static inline uint64_t now_ns(void)
 {
 	struct timespec t;

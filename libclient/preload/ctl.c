@@ -32,12 +32,32 @@ static void forked(void)
 	ctl.open = false;
 }
 
-static int hello(void)
+static int hello(struct conn *c)
 {
 	struct pgc_msg m = { .type = PGC_MSG_HELLO };
 
 	m.hello = (struct pgc_hello){ .magic = PGC_WIRE_MAGIC, .version = PGC_WIRE_VERSION, .role = PGC_ROLE_CONTROL };
-	return conn_request(&ctl.conn, &m, NULL, 0, NULL, 0);
+	return conn_request(c, &m, NULL, 0, NULL, 0);
+}
+
+static int make(struct conn *c)
+{
+	int r = 0;
+
+	conn_init(c);
+	c->fd = fd_keep(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+	if (c->fd < 0) {
+		r = -errno;
+		conn_destroy(c);
+	}
+	return r;
+}
+
+static int greet(struct conn *c)
+{
+	int r = conn_dial(c->fd);
+
+	return r < 0 ? r : hello(c);
 }
 
 static int dial(void)
@@ -49,18 +69,12 @@ static int dial(void)
 		once = true;
 		pthread_atfork(NULL, NULL, forked);
 	}
-	conn_init(&ctl.conn);
-	ctl.conn.fd = fd_keep(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-	if (ctl.conn.fd < 0) {
-		r = -errno;
-		conn_destroy(&ctl.conn);
+	r = make(&ctl.conn);
+	if (r < 0)
 		return r;
-	}
 	ctl.open = true;
 	ctl.owner = getpid();
-	r = conn_dial(ctl.conn.fd);
-	if (r == 0)
-		r = hello();
+	r = greet(&ctl.conn);
 	if (r < 0)
 		disconnect();
 	return r;
@@ -118,6 +132,19 @@ int ctl_stat(const struct stat *st, struct pgc_stat_reply *ret)
 int ctl_sync(dev_t dev, ino_t ino)
 {
 	struct pgc_msg m = { .type = PGC_CTL_SYNC, .ctl_file = { .dev = dev, .ino = ino, .wait = 1 } };
+	struct conn c;
+	int r;
+	NO_CANCEL;
+	ENTER;
 
-	return request(&m);
+	if (fork_unseen())
+		fork_late();
+	r = make(&c);
+	if (r < 0)
+		return r;
+	r = greet(&c);
+	if (r == 0)
+		r = conn_request(&c, &m, NULL, 0, NULL, 0);
+	conn_destroy(&c);
+	return r == -ENOENT ? 0 : r;
 }

@@ -9,5 +9,8 @@
  * answer. Both functions open a scope.
  */
 HIDDEN int ctl_stat(const struct stat *st, struct pgc_stat_reply *ret);
-/* What the daemon has of it is on the store when this returns. */
+/*
+ * What the daemon has of it is on the store when this returns. By a connection of its own, with no lock: this is rare, may take long, and the process may be a child that
+ * is about to run another program.
+ */
 HIDDEN int ctl_sync(dev_t dev, ino_t ino);

@@ -25,10 +25,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "ctl.h"
 #include "exec.h"
 
 #define INTERPRETERS_MAX 4     /* one script that is another's interpreter, and so on */
@@ -44,41 +44,6 @@ static struct variable { const char *name; size_t len; char *text; } variables[]
 static char *own_path;         /* of this library; NULL: nothing is handed on */
 
 /* --- write-out before the kernel reads --- */
-
-static int control_ask(int fd, struct pgc_msg *m)
-{
-	ssize_t n;
-
-	do
-		n = send(fd, m, sizeof(*m), MSG_NOSIGNAL);
-	while (n < 0 && errno == EINTR);
-	if (n != sizeof(*m))
-		return -EPROTO;
-	do
-		n = recv(fd, m, sizeof(*m), 0);
-	while (n < 0 && errno == EINTR);
-	return n == sizeof(*m) ? -(int)m->status : -EPROTO;
-}
-
-/* A connection of its own: this is rare, and the process may be a child that has nothing but its memory. */
-static int control_sync(dev_t dev, ino_t ino)
-{
-	struct pgc_msg m = { .type = PGC_MSG_HELLO, .tag = 1,
-		.hello = { .magic = PGC_WIRE_MAGIC, .version = PGC_WIRE_VERSION, .role = PGC_ROLE_CONTROL } };
-	_cleanup_close_ int fd = fd_keep(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-	int r;
-
-	if (fd < 0)
-		return -errno;
-	r = conn_dial(fd);
-	if (r == 0)
-		r = control_ask(fd, &m);
-	if (r < 0)
-		return r;
-	m = (struct pgc_msg){ .type = PGC_CTL_SYNC, .tag = 2, .ctl_file = { .dev = dev, .ino = ino, .wait = 1 } };
-	r = control_ask(fd, &m);
-	return r == -ENOENT ? 0 : r;
-}
 
 /* The interpreter that a script's first line names, into `ret`. */
 static bool script_interpreter(int dirfd, const char *path, char ret[256])
@@ -111,7 +76,7 @@ static void write_out_at(int dirfd, const char *path, int depth)
 		return;
 	if (path_is_ours(dirfd, path, abs, &fd)) {
 		ENTER;
-		r = fd >= 0 || REAL(fstatat)(dirfd, path, &st, 0) < 0 || !S_ISREG(st.st_mode) ? 0 : control_sync(st.st_dev, st.st_ino);
+		r = fd >= 0 || REAL(fstatat)(dirfd, path, &st, 0) < 0 || !S_ISREG(st.st_mode) ? 0 : ctl_sync(st.st_dev, st.st_ino);
 		if (r < 0)
 			shim_debug("pagecached: %s: not written out before it is run: %s", abs, strerror(-r));
 	}

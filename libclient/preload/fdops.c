@@ -96,22 +96,9 @@ static int dup_from(int fd, int least, int flags)
 	return n;
 }
 
-/* A new number of a description that is not ours: whatever the table has there is old. */
-static int plain_dup(int from, int n)
-{
-	if (n >= 0) {
-		if (fd_maybe(n)) {
-			ENTER;
-			table_clear(n);
-		}
-		paths_fd_dup(from, n);
-	}
-	return n;
-}
-
 EXPORT int dup(int fd)
 {
-	return fd_maybe(fd) ? dup_from(fd, 0, 0) : plain_dup(fd, REAL(dup)(fd));
+	return fd_maybe(fd) ? dup_from(fd, 0, 0) : table_plain(REAL(dup)(fd));
 }
 
 static int dup_to(int from, int to, int flags)
@@ -131,35 +118,31 @@ static int dup_to(int from, int to, int flags)
 	if (old && REAL(fcntl)(from, F_GETFD) >= 0)
 		record_locks_drop(old);
 	n = table_dup(o, make_dup3, &a);
-	if (n >= 0 && o)
+	if (n >= 0)
 		paths_fd_gone(n);
-	else if (n >= 0)
-		paths_fd_dup(from, n);
 	return n;
 }
 
-EXPORT int dup3(int from, int to, int flags)
+static int dup_over(int from, int to, int flags)
 {
 	int n;
 
-	if (from == to || (!fd_maybe(from) && !fd_maybe(to)))
-		return from == to ? REAL(dup3)(from, to, flags) : plain_dup(from, REAL(dup3)(from, to, flags));
+	if (!fd_maybe(from) && !fd_maybe(to))
+		return table_plain(REAL(dup3)(from, to, flags));
 	stdio_fd_changing(to);
 	n = dup_to(from, to, flags);
 	stdio_fd_changed(to);
 	return n;
 }
 
+EXPORT int dup3(int from, int to, int flags)
+{
+	return from == to ? REAL(dup3)(from, to, flags) : dup_over(from, to, flags);
+}
+
 EXPORT int dup2(int from, int to)
 {
-	int n;
-
-	if (from == to || (!fd_maybe(from) && !fd_maybe(to)))
-		return from == to ? REAL(dup2)(from, to) : plain_dup(from, REAL(dup2)(from, to));
-	stdio_fd_changing(to);
-	n = dup_to(from, to, 0);
-	stdio_fd_changed(to);
-	return n;
+	return from == to ? REAL(dup2)(from, to) : dup_over(from, to, 0);
 }
 
 /* --- locks --- */
@@ -278,7 +261,7 @@ EXPORT int fcntl(int fd, int cmd, ...)
 	if (fd_maybe(fd))
 		return fcntl_ours(fd, cmd, arg);
 	r = REAL(fcntl)(fd, cmd, arg);
-	return cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC ? plain_dup(fd, r) : r;
+	return cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC ? table_plain(r) : r;
 }
 ALSO(fcntl64, fcntl64, fcntl);
 

@@ -15,19 +15,6 @@
 /* What the placeholder keeps and the real description must not have. */
 #define NOT_REAL (O_TRUNC | O_APPEND | O_DIRECT | O_ASYNC)
 
-/* The lowest number is free again, and what was known of it is void. */
-static int opened(int fd)
-{
-	if (fd >= 0) {
-		if (unlikely(fd_maybe(fd))) {
-			ENTER;
-			table_clear(fd);
-		}
-		paths_fd_gone(fd);
-	}
-	return fd;
-}
-
 /* It is what the kernel opened: with what was left out of the flags. */
 static int give_back(int fd, int flags)
 {
@@ -35,7 +22,7 @@ static int give_back(int fd, int flags)
 		REAL(fcntl)(fd, F_SETFL, REAL(fcntl)(fd, F_GETFL) | (flags & (O_APPEND | O_DIRECT | O_ASYNC)));
 	if (!(flags & O_CLOEXEC))
 		REAL(fcntl)(fd, F_SETFD, 0);
-	return opened(fd);
+	return table_plain(fd);
 }
 
 static int fail(int fd, struct ofd *o, const char *abs, const char *what, int error)
@@ -143,7 +130,7 @@ static int open_any(int dirfd, const char *path, int flags, mode_t mode)
 	int fd;
 
 	if (left_to_kernel(flags) || !file_is_ours(dirfd, path, flags, abs, &fd))
-		return opened(REAL(openat)(dirfd, path, flags, mode));
+		return table_plain(REAL(openat)(dirfd, path, flags, mode));
 	cancellation_point();
 	fd = fd >= 0 ? open_again(fd, abs, flags) : open_ours(dirfd, path, abs, flags, mode);
 	stdio_fd_changed(fd);
@@ -170,7 +157,7 @@ EXPORT int open(const char *path, int flags, ...)
 {
 	mode_t mode = MODE(flags);
 
-	return open_maybe(path, flags) ? open_any(AT_FDCWD, path, flags, mode) : opened(REAL(open)(path, flags, mode));
+	return open_maybe(path, flags) ? open_any(AT_FDCWD, path, flags, mode) : table_plain(REAL(open)(path, flags, mode));
 }
 ALSO(open64, open64, open);
 
@@ -178,7 +165,7 @@ EXPORT int openat(int dirfd, const char *path, int flags, ...)
 {
 	mode_t mode = MODE(flags);
 
-	return open_maybe(path, flags) ? open_any(dirfd, path, flags, mode) : opened(REAL(openat)(dirfd, path, flags, mode));
+	return open_maybe(path, flags) ? open_any(dirfd, path, flags, mode) : table_plain(REAL(openat)(dirfd, path, flags, mode));
 }
 ALSO(openat64, openat64, openat);
 
@@ -193,7 +180,7 @@ EXPORT int __open_2(const char *path, int flags);
 EXPORT int __open_2(const char *path, int flags)
 {
 	if ((flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE || !path_may_be_ours(path))
-		return opened(REAL(__open_2)(path, flags));
+		return table_plain(REAL(__open_2)(path, flags));
 	return open_any(AT_FDCWD, path, flags, 0);
 }
 ALSO(__open_2, __open64_2, __open_2);
@@ -202,7 +189,7 @@ EXPORT int __openat_2(int dirfd, const char *path, int flags);
 EXPORT int __openat_2(int dirfd, const char *path, int flags)
 {
 	if ((flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE || !path_may_be_ours(path))
-		return opened(REAL(__openat_2)(dirfd, path, flags));
+		return table_plain(REAL(__openat_2)(dirfd, path, flags));
 	return open_any(dirfd, path, flags, 0);
 }
 ALSO(__openat_2, __openat64_2, __openat_2);
@@ -216,7 +203,7 @@ EXPORT int openat2(int dirfd, const char *path, const struct open_how *how, size
 	int fd, flags;
 
 	if (!path_maybe(path) || !how || size != sizeof(keep) || left_to_kernel((int)how->flags) || !path_is_ours(dirfd, path, abs, &fd) || fd >= 0)
-		return opened((int)REAL(syscall)(SYS_openat2, dirfd, path, how, size));
+		return table_plain((int)REAL(syscall)(SYS_openat2, dirfd, path, how, size));
 	keep = *how;
 	flags = (int)how->flags;
 	keep.flags = (how->flags & ~(uint64_t)NOT_REAL) | O_CLOEXEC;

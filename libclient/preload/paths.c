@@ -211,13 +211,6 @@ void paths_fd_forget(int fd)
 		__atomic_compare_exchange_n(&f->number, &number, 0, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
-/* The new number is asked for at its first use. */
-void paths_fd_dup(int from, int to)
-{
-	(void)from;
-	paths_fd_gone(to);
-}
-
 static bool folder_identify(int fd, struct folder_id *ret)
 {
 	struct statx st;

@@ -97,6 +97,8 @@ static inline ssize_t shim_result(ssize_t r)
 
 /* --- table.c --- */
 
+extern HIDDEN bool paths_folders; /* paths.c: of some descriptor something is known. Atomic, relaxed: never false again */
+
 static inline bool fd_maybe(int fd)
 {
 	return unlikely((unsigned)fd < FD_MAX && __atomic_load_n(&fd_table[fd], __ATOMIC_RELAXED) != NULL) && shim_depth == 0;
@@ -122,10 +124,9 @@ static inline void ofd_putp(struct ofd **o)
  * reach (shim_depth is 0 and signals are as they were). A hidden descriptor is EBADF.
  */
 #define WITH_OFD(o, fd, otherwise) \
-	struct ofd *o _cleanup_ofd_ = NULL; \
 	bool o##_hidden = false; \
 	ENTER; \
-	o = ofd_get(fd); \
+	struct ofd *o _cleanup_ofd_ = ofd_get(fd); /* goes inside the scope */ \
 	if (!o) { \
 		o##_hidden = fd_is_hidden(fd); \
 		shim_leave(&shim_scope_); \
@@ -140,6 +141,14 @@ static inline void ofd_putp(struct ofd **o)
 HIDDEN void table_set(int fd, struct ofd *o);
 /* The descriptor is closed, or about to be. */
 HIDDEN void table_clear(int fd);
+/* The kernel has given a number (or -1) to what is not ours: whatever was known of it is old. Returns it. Outside a scope. */
+HIDDEN void table_plain_closer(int fd);
+static inline int table_plain(int fd)
+{
+	if (unlikely(fd >= 0 && (fd_maybe(fd) || __atomic_load_n(&paths_folders, __ATOMIC_RELAXED))))
+		table_plain_closer(fd);
+	return fd;
+}
 /* close(2), dup2(2) and the like with the table, in one step for other threads. `make` returns a new descriptor or -1. */
 HIDDEN int table_close(int fd);
 HIDDEN int table_dup(struct ofd *o, int (*make)(void *arg), void *arg);
@@ -207,14 +216,12 @@ static inline bool path_maybe(const char *path) { return unlikely(paths_any) && 
 HIDDEN bool path_is_other(const char *path);
 static inline bool path_may_be_ours(const char *path) { return path_maybe(path) && !path_is_other(path); }
 /* `fd` was closed, or has become something else: what is known of it as a folder is forgotten. */
-extern HIDDEN bool paths_folders; /* of some descriptor something is known. Atomic, relaxed: never false again */
 HIDDEN void paths_fd_forget(int fd);
 static inline void paths_fd_gone(int fd)
 {
 	if (unlikely(__atomic_load_n(&paths_folders, __ATOMIC_RELAXED)))
 		paths_fd_forget(fd);
 }
-HIDDEN void paths_fd_dup(int from, int to);
 
 /* --- mem.c --- */
 

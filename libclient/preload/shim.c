@@ -23,6 +23,11 @@ struct shim_scope shim_enter(void)
 	struct shim_scope s = { .open = true };
 	sigset_t wait;
 
+	/* Nested: all of it is so already. */
+	if (shim_depth > 0) {
+		shim_depth++;
+		return s;
+	}
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &s.cancel);
 	/* What a thread's own mistake raises must come at once. */
 	sigfillset(&wait);
@@ -45,7 +50,8 @@ void shim_leave(struct shim_scope *s)
 	if (!s->open)
 		return;
 	s->open = false;
-	shim_depth--;
+	if (--shim_depth > 0)
+		return;
 	pthread_sigmask(SIG_SETMASK, &s->old, NULL);
 	pthread_setcancelstate(s->cancel, NULL);
 	errno = saved;

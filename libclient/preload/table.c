@@ -98,6 +98,15 @@ void table_clear(int fd)
 	table_set(fd, NULL);
 }
 
+void table_plain_closer(int fd)
+{
+	if (fd_maybe(fd)) {
+		ENTER;
+		table_clear(fd);
+	}
+	paths_fd_gone(fd);
+}
+
 /* Under shim.lock: the references that table_hide() has found. */
 static struct ofd *late;
 

@@ -224,3 +224,17 @@ is_cached() {
 # time_left END: for loops of the long form.
 deadline() { echo $(($(date +%s) + minutes * 60)); }
 time_left() { [ "$(date +%s)" -lt "$1" ]; }
+
+# rounds: one_round, and in the long form again and again in emptied folders.
+rounds() {
+	local end mode
+	end=$(deadline)
+	one_round
+	while time_left "$end"; do
+		seed=$((seed + 1))
+		for mode in $(modes); do
+			on "$mode" bash -c 'rm -r "$1"/*' rm "$(folder "$mode")"
+		done
+		one_round
+	done
+}

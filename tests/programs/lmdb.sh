@@ -146,13 +146,5 @@ one_round() {
 	done
 }
 
-end=$(deadline)
-one_round
-while time_left "$end"; do
-	seed=$((seed + 1))
-	for mode in $(modes); do
-		on "$mode" bash -c 'rm -r "$1"/*' rm "$(folder "$mode")"
-	done
-	one_round
-done
+rounds
 program_end

@@ -231,13 +231,5 @@ one_round() {
 	same_store
 }
 
-end=$(deadline)
-one_round
-while time_left "$end"; do
-	seed=$((seed + 1))
-	for mode in $(modes); do
-		on "$mode" bash -c 'rm "$1"/*' rm "$(folder "$mode")"
-	done
-	one_round
-done
+rounds
 program_end

@@ -13,6 +13,14 @@
 
 #include "harness.h"
 
+/* What the call gave, and errno where it failed. */
+#define FAILS(call, error) \
+	do { \
+		errno = 0; \
+		CHECK_EQ((long)(call), -1); \
+		CHECK_EQ(errno, error); \
+	} while (0)
+
 struct act { const char *name; void (*test)(void **state), (*body)(void); };
 
 static char act_self[PATH_MAX];

@@ -41,14 +41,6 @@ static void holds(const char *name, const char *text)
 	CHECK_EQ(close(fd), 0);
 }
 
-/* What the call gave, and errno where it failed. */
-#define FAILS(call, error) \
-	do { \
-		errno = 0; \
-		CHECK_EQ((long)(call), -1); \
-		CHECK_EQ(errno, error); \
-	} while (0)
-
 ACT_TEST(the_descriptor_is_the_lowest_and_reads_what_was_written)
 {
 	int first = dup(0), fd;

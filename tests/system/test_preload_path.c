@@ -101,13 +101,6 @@ static char *served(const char *name)
 	return text;
 }
 
-#define FAILS(call, error) \
-	do { \
-		errno = 0; \
-		CHECK_EQ((long)(call), -1); \
-		CHECK_EQ(errno, error); \
-	} while (0)
-
 /* --- which paths --- */
 
 ACT_TEST(every_spelling_of_a_path_is_the_same)

@@ -11,10 +11,11 @@
 #include <sys/uio.h>
 #include <wchar.h>
 
-#define FAILS(call, error) \
+/* That is so, and this is errno. */
+#define FAILS_SO(so, error) \
 	do { \
 		errno = 0; \
-		CHECK((call)); \
+		CHECK((so)); \
 		CHECK_EQ(errno, error); \
 	} while (0)
 
@@ -94,14 +95,14 @@ ACT_TEST(modes_of_fopen_do_what_they_say)
 {
 	FILE *f;
 
-	FAILS(!fopen("f", "r"), ENOENT);
-	FAILS(!fopen("f", "r+"), ENOENT);
-	FAILS(!fopen("f", "q"), EINVAL);
+	FAILS_SO(!fopen("f", "r"), ENOENT);
+	FAILS_SO(!fopen("f", "r+"), ENOENT);
+	FAILS_SO(!fopen("f", "q"), EINVAL);
 	f = stream("f", "wx");
 	CHECK(fputs("first", f) >= 0);
 	CHECK_EQ(fclose(f), 0);
 	holds("f", "first");
-	FAILS(!fopen("f", "wx"), EEXIST);
+	FAILS_SO(!fopen("f", "wx"), EEXIST);
 	f = stream("f", "a+e");
 	CHECK(fcntl(fileno(f), F_GETFD) & FD_CLOEXEC);
 	CHECK(fcntl(fileno(f), F_GETFL) & O_APPEND);
@@ -273,10 +274,10 @@ ACT_TEST(fdopen_agrees_with_the_access_mode)
 	int r = open("f", O_RDONLY | O_CREAT, 0644), w = open("f", O_WRONLY);
 	FILE *f;
 
-	FAILS(!fdopen(r, "w"), EINVAL);
-	FAILS(!fdopen(r, "r+"), EINVAL);
-	FAILS(!fdopen(w, "r"), EINVAL);
-	FAILS(!fdopen(w, "z"), EINVAL);
+	FAILS_SO(!fdopen(r, "w"), EINVAL);
+	FAILS_SO(!fdopen(r, "r+"), EINVAL);
+	FAILS_SO(!fdopen(w, "r"), EINVAL);
+	FAILS_SO(!fdopen(w, "z"), EINVAL);
 	f = fdopen(w, "a");
 	CHECK(f);
 	CHECK_EQ(fileno(f), w);
@@ -284,7 +285,7 @@ ACT_TEST(fdopen_agrees_with_the_access_mode)
 	put_file("f", "longer");
 	CHECK(fputs("+", f) >= 0);
 	CHECK_EQ(fclose(f), 0);
-	FAILS(fcntl(w, F_GETFD) < 0, EBADF);
+	FAILS_SO(fcntl(w, F_GETFD) < 0, EBADF);
 	holds("f", "longer+");
 	f = fdopen(r, "r");
 	CHECK_EQ(fgetc(f), 'l');
@@ -346,7 +347,7 @@ ACT_TEST(a_write_that_fails_is_the_streams_error)
 	signal(SIGXFSZ, SIG_IGN);
 	CHECK_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
 	CHECK_EQ(fwrite(text, 1, sizeof(text), f), sizeof(text));
-	FAILS(fflush(f) == EOF, EFBIG);
+	FAILS_SO(fflush(f) == EOF, EFBIG);
 	CHECK(ferror(f));
 	fclose(f);
 }
@@ -411,7 +412,7 @@ ACT_TEST(a_stream_has_wide_characters)
 	CHECK_EQ(fclose(f), 0);
 	put_file("f", "\xff");
 	f = stream("f", "r");
-	FAILS(fgetwc(f) == WEOF, EILSEQ);
+	FAILS_SO(fgetwc(f) == WEOF, EILSEQ);
 	CHECK(ferror(f));
 }
 
@@ -525,8 +526,8 @@ ACT_TEST(freopen_of_another_stream_keeps_the_pointer)
 	holds(outside("plain"), "outside");
 	holds("f", "inside");
 	holds(outside("plain2"), "outside again");
-	FAILS(fcntl(fd, F_GETFD) < 0, EBADF);
-	FAILS(!freopen("missing", "r", fopen("f", "r")), ENOENT);
+	FAILS_SO(fcntl(fd, F_GETFD) < 0, EBADF);
+	FAILS_SO(!freopen("missing", "r", fopen("f", "r")), ENOENT);
 }
 
 static void print_around_dup2(void)
@@ -738,7 +739,7 @@ ACT_TEST(aio_reads_writes_and_syncs)
 	finish(&cb, 0);
 	CHECK_EQ(aio_fsync(O_DSYNC, &cb), 0);
 	finish(&cb, 0);
-	FAILS(aio_fsync(12345, &cb) == -1, EINVAL);
+	FAILS_SO(aio_fsync(12345, &cb) == -1, EINVAL);
 	cb.aio_buf = buf;
 	cb.aio_nbytes = sizeof(buf);
 	cb.aio_offset = 9;
@@ -805,7 +806,7 @@ ACT_TEST(a_list_of_aio_may_have_files_of_both_kinds)
 	finish(&b, 5);
 	holds("f", "ours");
 	holds(outside("plain"), "plain");
-	FAILS(lio_listio(LIO_WAIT, bad, 2, NULL) == -1, EIO);
+	FAILS_SO(lio_listio(LIO_WAIT, bad, 2, NULL) == -1, EIO);
 	CHECK_EQ(aio_error(&c), EBADF);
 	finish(&a, 4);
 	CHECK_EQ(lio_listio(LIO_NOWAIT, list, 1, &event), 0);
@@ -817,8 +818,8 @@ ACT_TEST(the_kernels_asynchronous_interfaces_do_not_exist)
 	char params[512] = "";
 	void *context = NULL;
 
-	FAILS(syscall(SYS_io_uring_setup, 4, params) == -1, ENOSYS);
-	FAILS(syscall(SYS_io_setup, 4, &context) == -1, ENOSYS);
+	FAILS_SO(syscall(SYS_io_uring_setup, 4, params) == -1, ENOSYS);
+	FAILS_SO(syscall(SYS_io_setup, 4, &context) == -1, ENOSYS);
 }
 
 ACT_TEST(system_calls_by_number_serve_files)
@@ -844,7 +845,7 @@ ACT_TEST(system_calls_by_number_serve_files)
 	CHECK_EQ(syscall(SYS_munmap, p, PAGE), 0);
 	CHECK_EQ(syscall(SYS_ftruncate, fd, 2l), 0);
 	CHECK_EQ(syscall(SYS_close, fd), 0);
-	FAILS(syscall(SYS_read, fd, buf, 1) == -1, EBADF);
+	FAILS_SO(syscall(SYS_read, fd, buf, 1) == -1, EBADF);
 	CHECK_EQ(syscall(SYS_getpid), getpid());
 	holds("f", "ab");
 }
