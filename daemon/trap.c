@@ -52,7 +52,7 @@ void trap_blocking_calls(void)
 		PASS(mmap), PASS(munmap), PASS(mprotect), PASS(mremap), PASS(madvise), PASS(brk), PASS(close), PASS(shutdown),
 		PASS(clock_gettime), PASS(gettid), PASS(getpid), PASS(tgkill), PASS(rt_sigprocmask), PASS(rt_sigaction), PASS(rt_sigreturn),
 		PASS(sched_yield), PASS(exit), PASS(exit_group), PASS(futex), PASS(write), PASS(writev), /* the allocator's lock; the log */
-		PASS(set_robust_list), PASS(rseq), PASS(sigaltstack), PASS(getrandom), PASS(prctl),
+		PASS(set_robust_list), PASS(rseq), PASS(sigaltstack), PASS(getrandom), PASS(prctl), PASS(sysinfo), /* the last: qsort(3), once */
 		PASS_BIT(sendmsg, 2, MSG_DONTWAIT), PASS_BIT(recvmsg, 2, MSG_DONTWAIT),
 		PASS_BIT(preadv2, 5, RWF_NOWAIT),
 		PASS_EQ(poll, 2, 0), PASS_EQ(ppoll, 1, 1),
