@@ -11,6 +11,7 @@
 #define PAGE     4096ull
 #define RUNS_MAX 99
 #define ELEMS(x) (sizeof(x) / sizeof((x)[0]))
+#define MIN_OF(a, b) ((a) < (b) ? (a) : (b))
 
 /* The file under test. A file that was made here goes with the program, also when it dies. */
 extern char bench_path[512];
@@ -42,3 +43,5 @@ struct figures bench_figures(const double *values, int n);
 void bench_print_figures(const struct figures *f);          /* " median (min - max) |" on stdout */
 
 int out_of_core_main(int argc, char **argv);
+int fairness_main(int argc, char **argv);
+int pause_main(int argc, char **argv);

@@ -337,6 +337,8 @@ static void usage(FILE *out)
 {
 	fprintf(out, "Usage: pgc-bench [OPTION]...\n"
 		"       pgc-bench --out-of-core [OPTION]...   (its own --help)\n"
+		"       pgc-bench --fairness [OPTION]...      (its own --help)\n"
+		"       pgc-bench --pause [OPTION]...         (its own --help)\n"
 		"The cache against the kernel's mmap of the same file; a table on stdout.\n\n"
 		"  --socket PATH       the daemon's socket (default $PAGECACHED_SOCKET)\n"
 		"  --dir DIR           make the file here (default /var/tmp)\n"
@@ -363,6 +365,10 @@ int main(int argc, char **argv)
 
 	if (argc > 1 && !strcmp(argv[1], "--out-of-core"))
 		return out_of_core_main(argc - 1, argv + 1);
+	if (argc > 1 && !strcmp(argv[1], "--fairness"))
+		return fairness_main(argc - 1, argv + 1);
+	if (argc > 1 && !strcmp(argv[1], "--pause"))
+		return pause_main(argc - 1, argv + 1);
 	while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1)
 		switch (c) {
 		case 's': options.socket = optarg; break;

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
 /*
- * The daemon's visible state: five mmapable arrays, which the daemon fills by plain stores, and three iterators that
+ * The daemon's visible state: mmapable arrays, which the daemon fills by plain stores, and three iterators that
  * print them as tables. Nothing here takes part in caching: the programs only read, and the daemon works without them.
  *
  * The loader sets max_entries. An iterator is attached to one map and runs once for each of its slots, then once
- * without a slot; it prints a header before the first slot and leaves out empty slots. Numbers stand right-aligned
- * under their heading; the width of a heading and of its column are the same by hand in the two format strings.
+ * without a slot; it prints a header before the first slot and leaves out empty slots.
  *
  * The few kernel types that are needed are declared here, with the fields that are used, and relocated when the
  * programs are loaded: building this needs neither the running kernel nor its BTF.
@@ -14,6 +13,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "pagecached/maps.h"
+#include "tables.h"
 
 struct seq_file;
 struct bpf_map;
@@ -45,6 +45,8 @@ STATE_MAP(blocks, pgc_block_entry);
 STATE_MAP(mappings, pgc_mapping_entry);
 STATE_MAP(cgroups, pgc_cgroup_entry);
 STATE_MAP(stats, pgc_stats_entry);
+STATE_MAP(saved_files, pgc_saved_file);
+STATE_MAP(saved_handles, pgc_saved_handle);
 
 SEC("iter/bpf_map_elem")
 int show_files(struct bpf_iter__bpf_map_elem *ctx)
@@ -55,10 +57,9 @@ int show_files(struct bpf_iter__bpf_map_elem *ctx)
 	if (!e)
 		return 0;
 	if (ctx->meta->seq_num == 0)
-		BPF_SEQ_PRINTF(seq, "  FILE WORKER             SIZE HANDLES MAPPINGS   RESIDENT      DIRTY  WRITEBACK"
-				    "       KEEP ERROR NAME\n");
+		BPF_SEQ_PRINTF(seq, TABLE_FILES_HEADER);
 	if (e->file)
-		BPF_SEQ_PRINTF(seq, "%6u %6u %16llu %7u %8u %10llu %10llu %10llu %10llu %5u %s\n",
+		BPF_SEQ_PRINTF(seq, TABLE_FILES_LINE,
 			       e->file, e->worker, e->size, e->handles, e->mappings,
 			       e->resident, e->dirty, e->writeback, e->keep, e->error, e->name);
 	return 0;
@@ -73,10 +74,9 @@ int show_blocks(struct bpf_iter__bpf_map_elem *ctx)
 	if (!e)
 		return 0;
 	if (ctx->meta->seq_num == 0)
-		BPF_SEQ_PRINTF(seq, "  FILE      INDEX   REFS               CGROUP           RESIDENT              DIRTY"
-				    "          WRITEBACK               KEEP\n");
+		BPF_SEQ_PRINTF(seq, TABLE_BLOCKS_HEADER);
 	if (e->file)
-		BPF_SEQ_PRINTF(seq, "%6u %10llu %6u %20llu 0x%016llx 0x%016llx 0x%016llx 0x%016llx\n",
+		BPF_SEQ_PRINTF(seq, TABLE_BLOCKS_LINE,
 			       e->file, e->index, e->refs, e->cgroup, e->resident, e->dirty, e->writeback, e->keep);
 	return 0;
 }
@@ -90,9 +90,9 @@ int show_mappings(struct bpf_iter__bpf_map_elem *ctx)
 	if (!e)
 		return 0;
 	if (ctx->meta->seq_num == 0)
-		BPF_SEQ_PRINTF(seq, "  FILE            START              END   REFS               CGROUP\n");
+		BPF_SEQ_PRINTF(seq, TABLE_MAPPINGS_HEADER);
 	if (e->file)
-		BPF_SEQ_PRINTF(seq, "%6u %16llu %16llu %6u %20llu\n", e->file, e->start, e->end, e->refs, e->cgroup);
+		BPF_SEQ_PRINTF(seq, TABLE_MAPPINGS_LINE, e->file, e->start, e->end, e->refs, e->cgroup);
 	return 0;
 }
 

@@ -17,8 +17,10 @@
 
 #include "daemon/cgroup.h"
 #include "daemon/domain.h"
+#include "daemon/kill_point.h"
 #include "daemon/log.h"
 #include "daemon/reclaim.h"
+#include "daemon/saved.h"
 #include "daemon/writeback.h"
 
 #define CHUNK_BLOCKS (HOST_CHUNK_SIZE / PGC_BLOCK_SIZE)
@@ -80,6 +82,19 @@ static void note_block(struct worker *w, uint32_t n)
 	w->blocks_high = n + 1;
 }
 
+static struct block *block_make(struct file *f, uint32_t slot, char *addr, const struct toucher *who)
+{
+	struct worker *w = f->worker;
+	struct block *b = &w->blocks[slot - w->block_slots.first];
+
+	note_block(w, slot - w->block_slots.first);
+	*b = (struct block){ .e = &w->state->blocks[slot], .file = f, .slot = slot, .addr = addr };
+	b->domain = who && who->domain ? who->domain : worker_domain(w);
+	list_init(&b->waiters);
+	list_init(&b->by_unsynced);
+	return b;
+}
+
 struct block *file_block(struct file *f, uint64_t index, const struct toucher *who)
 {
 	struct worker *w = f->worker;
@@ -100,12 +115,7 @@ struct block *file_block(struct file *f, uint64_t index, const struct toucher *w
 		slot_pool_give(&w->block_slots, (uint32_t)slot);
 		return NULL;
 	}
-	b = &w->blocks[(uint32_t)slot - w->block_slots.first];
-	note_block(w, (uint32_t)slot - w->block_slots.first);
-	*b = (struct block){ .e = &w->state->blocks[slot], .file = f, .slot = (uint32_t)slot, .addr = addr };
-	b->domain = who && who->domain ? who->domain : worker_domain(w);
-	list_init(&b->waiters);
-	list_init(&b->by_unsynced);
+	b = block_make(f, (uint32_t)slot, addr, who);
 	*b->e = (struct pgc_block_entry){ .index = index, .refs = frame_refs_max(&f->refs, r) };
 	if (block_tree_insert(&f->blocks, b) < 0) {
 		unmap_window(f, index);
@@ -113,12 +123,14 @@ struct block *file_block(struct file *f, uint64_t index, const struct toucher *w
 		slot_pool_give(&w->block_slots, (uint32_t)slot);
 		return NULL;
 	}
+	crash_order();
 	b->e->file = f->slot;
+	w->changes++;
+	kill_point("block.made");
 	if (who)
 		block_set_cgroup(b, who->cgroup);
 	return b;
 }
-
 
 void block_set_cgroup(struct block *b, struct pgc_cgroup_entry *cg)
 {
@@ -126,6 +138,7 @@ void block_set_cgroup(struct block *b, struct pgc_cgroup_entry *cg)
 		return;
 	b->cgroup = cg;
 	b->e->cgroup = cg->id;
+	b->file->worker->changes++;
 	cgroup_count(&cg->resident, (uint64_t)__builtin_popcountll(b->e->resident));
 	cgroup_count(&cg->dirty, (uint64_t)__builtin_popcountll(b->e->dirty));
 }
@@ -135,8 +148,10 @@ static void count_resident(struct block *b, uint64_t pages)
 	uint64_t n = (uint64_t)__builtin_popcountll(pages & ~b->e->resident);
 
 	b->e->resident |= pages;
+	kill_point("block.resident_set");
 	b->file->e->resident += n;
 	b->file->worker->stats->resident += n;
+	b->file->worker->changes++;
 	if (b->cgroup)
 		cgroup_count(&b->cgroup->resident, n);
 }
@@ -190,10 +205,12 @@ void block_deactivate(struct block *b, uint64_t pages)
 		policy_deactivate(b->domain->policy, file_key(b->file, first + (unsigned)__builtin_ctzll(pages)));
 }
 
-void block_dirtied_by(struct block *b, uint32_t client)
+void block_dirtied_by(struct block *b, const struct toucher *who)
 {
-	if (((b->e->dirty | b->e->writeback) == 0))
-		b->dirtier = client;
+	if (((b->e->dirty | b->e->writeback) == 0)) {
+		b->dirtier = who->client;
+		b->dirty_user = who->user;
+	}
 }
 
 /* `was` pages of the block were dirty or being written. */
@@ -203,10 +220,13 @@ static void count_dirty(struct block *b, uint64_t was)
 	int64_t change = __builtin_popcountll(now) - __builtin_popcountll(was);
 	struct budget *g = b->file->worker->budget;
 
+	b->file->worker->changes++;
 	if (change == 0)
 		return;
 	atomic_fetch_add_explicit(&g->dirty, (uint64_t)change, memory_order_relaxed);
 	atomic_fetch_add_explicit(&g->dirty_by[b->dirtier], (uint64_t)change, memory_order_relaxed);
+	if (b->dirty_user)
+		atomic_fetch_add_explicit(&b->dirty_user->dirty, (uint64_t)change, memory_order_relaxed);
 	if (change < 0)
 		b->file->worker->room_made = true;
 }
@@ -229,6 +249,7 @@ void block_set_dirty(struct block *b, uint64_t pages)
 		}
 	}
 	b->e->dirty |= pages;
+	kill_point("block.dirty_set");
 	f->e->dirty += n;
 	f->worker->stats->dirty += n;
 	if (b->cgroup)
@@ -247,6 +268,7 @@ void block_clear_dirty(struct block *b, uint64_t pages)
 	if (n == 0)
 		return;
 	b->e->dirty &= ~pages;
+	kill_point("block.dirty_cleared");
 	count_dirty(b, was);
 	f->e->dirty -= n;
 	f->worker->stats->dirty -= n;
@@ -266,6 +288,7 @@ void block_set_writeback(struct block *b, uint64_t pages, bool on)
 	uint64_t n = (uint64_t)__builtin_popcountll(changed), was = b->e->dirty | b->e->writeback;
 
 	b->e->writeback ^= changed;
+	kill_point("block.writeback_set");
 	count_dirty(b, was);
 	if (on) {
 		b->file->e->writeback += n;
@@ -276,15 +299,14 @@ void block_set_writeback(struct block *b, uint64_t pages, bool on)
 	}
 }
 
-void block_set_keep(struct block *b, uint64_t pages, bool on)
+static void count_keep(struct block *b, uint64_t n, bool on)
 {
-	uint64_t changed = on ? pages & ~b->e->keep : pages & b->e->keep;
-	uint64_t n = (uint64_t)__builtin_popcountll(changed);
-
-	b->e->keep ^= changed;
+	b->file->worker->changes++;
 	atomic_fetch_add_explicit(&b->file->worker->budget->kept, on ? n : -n, memory_order_relaxed);
 	/* Nobody is made to wait for pages that do not become clean. */
 	atomic_fetch_add_explicit(&b->file->worker->budget->dirty_by[b->dirtier], on ? -n : n, memory_order_relaxed);
+	if (b->dirty_user)
+		atomic_fetch_add_explicit(&b->dirty_user->dirty, on ? -n : n, memory_order_relaxed);
 	if (on) {
 		b->file->e->keep += n;
 		b->file->worker->stats->keep += n;
@@ -292,6 +314,14 @@ void block_set_keep(struct block *b, uint64_t pages, bool on)
 		b->file->e->keep -= n;
 		b->file->worker->stats->keep -= n;
 	}
+}
+
+void block_set_keep(struct block *b, uint64_t pages, bool on)
+{
+	uint64_t changed = on ? pages & ~b->e->keep : pages & b->e->keep;
+
+	b->e->keep ^= changed;
+	count_keep(b, (uint64_t)__builtin_popcountll(changed), on);
 }
 
 /* The parts of [r.start, r.end) bytes that pgc_keep declared are dirty from the start. */
@@ -314,6 +344,58 @@ void block_apply_keep(struct block *b)
 			       keep_part, b);
 }
 
+int block_restore(struct file *f, uint32_t slot, uint64_t resident, uint64_t dirty, uint64_t keep)
+{
+	struct worker *w = f->worker;
+	struct pgc_block_entry *e = &w->state->blocks[slot];
+	char *addr = map_window(f, e->index);
+	struct block *b;
+	uint64_t n;
+
+	if (!addr)
+		return -ENOMEM;
+	b = block_make(f, slot, addr, NULL);
+	if (block_tree_insert(&f->blocks, b) < 0) {
+		b->file = NULL;
+		unmap_window(f, e->index);
+		return -ENOMEM;
+	}
+	/* The daemon may die here as well: no bit goes that the next one needs. */
+	e->dirty |= dirty;
+	crash_order();
+	e->writeback = 0;
+	e->resident = resident;
+	e->dirty &= resident;
+	e->keep = keep & e->dirty;
+	e->refs = 0;
+	e->cgroup = 0;
+	n = (uint64_t)__builtin_popcountll(resident);
+	budget_charge(w, b->domain, n);
+	f->e->resident += n;
+	w->stats->resident += n;
+	b->unknown = resident;
+	if (e->dirty) {
+		n = (uint64_t)__builtin_popcountll(e->dirty);
+		if (e->dirty_since == 0 || e->dirty_since > now_ns())
+			e->dirty_since = now_ns();
+		f->dirty_since = f->dirty_since ? MIN(f->dirty_since, e->dirty_since) : e->dirty_since;
+		f->e->dirty_since = f->dirty_since;
+		block_tree_tag_dirty(&f->blocks, e->index);
+		f->e->dirty += n;
+		w->stats->dirty += n;
+		count_dirty(b, 0);
+	} else {
+		e->dirty_since = 0;
+	}
+	count_keep(b, (uint64_t)__builtin_popcountll(e->keep), true);
+	block_apply_keep(b);
+	file_apply_pins(f, b);
+	if (f->dirty_since)
+		writeback_arm_timer(w);
+	block_maybe_free(b);
+	return 0;
+}
+
 void block_set_unsynced(struct block *b, uint64_t pages)
 {
 	b->unsynced |= pages;
@@ -333,7 +415,9 @@ static void not_resident(struct block *b, uint64_t gone)
 
 	assert((gone & (b->e->writeback | b->e->dirty | b->e->keep | ~b->e->resident)) == 0);
 	b->e->resident &= ~gone;
+	kill_point("block.resident_cleared");
 	b->ahead &= ~gone;
+	b->unknown &= ~gone;
 	b->file->e->resident -= n;
 	b->file->worker->stats->resident -= n;
 	if (b->cgroup)
@@ -384,6 +468,7 @@ void block_set_pinned(struct block *b, uint64_t pages, bool on)
 
 	if (on)
 		not_in_policy(b, changed);
+	b->unknown &= ~changed;
 	count_pinned(b, changed, on);
 	if (!on)
 		block_in_policy(b, changed, 0);
@@ -404,6 +489,14 @@ void block_forget(struct block *b, uint64_t pages)
 	not_resident(b, gone);
 }
 
+void block_tell_policy(struct block *b)
+{
+	uint64_t pages = b->unknown;
+
+	b->unknown = 0;
+	block_in_policy(b, pages, 0);
+}
+
 bool block_maybe_free(struct block *b)
 {
 	struct file *f = b->file;
@@ -414,7 +507,11 @@ bool block_maybe_free(struct block *b)
 		return false;
 	block_tree_remove(&f->blocks, b);
 	list_remove(&b->by_unsynced);
+	w->changes++;
+	kill_point("block.freed");
 	unmap_window(f, index);
+	b->e->file = 0;
+	crash_order();
 	memset(b->e, 0, sizeof(*b->e));
 	slot_pool_give(&w->block_slots, b->slot);
 	w->room_made = true;
@@ -435,6 +532,7 @@ uint64_t block_drop_clean(struct block *b, uint64_t among)
 
 		if (file_punch(f, block_first(b) + from, n) < 0)
 			break;
+		kill_point("drop.punched");
 		block_forget(b, bits_range(from, n));
 		left &= ~bits_range(from, n);
 	}

@@ -25,12 +25,14 @@ struct block {
 	uint64_t filling;          /* pages with a read from the store under way */
 	uint64_t second;           /* pages whose bytes are in the second-chance buffer, and not in the memfd: not resident */
 	uint64_t ahead;            /* resident pages that were read ahead and not asked for yet */
+	uint64_t unknown;          /* resident pages that the policy has not been told of: block_tell_policy() */
 	uint64_t pinned;           /* resident pages that may not be given up: pinned, or locked by a client */
 	uint64_t unsynced;         /* pages written since the store's last good fsync */
 	struct list by_unsynced;   /* file->unsynced */
 	struct list waiters;       /* struct waiter */
 	uint32_t slot;
 	uint32_t dirtier;          /* slot of budget->dirty_by: who made the first of its dirty pages so */
+	struct user_count *dirty_user; /* and whose that is; NULL: not known */
 };
 
 struct block_node;

@@ -7,6 +7,7 @@
 #include "daemon/budget.h"
 
 #include <string.h>
+#include <sys/random.h>
 
 #include "daemon/log.h"
 #include "daemon/util/util.h"
@@ -57,10 +58,21 @@ static void configure_tenants(struct budget *b, const struct config *c)
 	atomic_store_explicit(&b->n_tenants, n, memory_order_release);
 }
 
+uint32_t budget_client_slot(const struct budget *b, pid_t pid)
+{
+	uint64_t x = (uint64_t)(uint32_t)pid ^ b->secret;
+
+	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+	x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+	return 1 + (uint32_t)((x ^ x >> 31) % (CLIENT_SLOTS - 1));
+}
+
 void budget_configure(struct budget *b, const struct config *c)
 {
 	uint64_t max = c->memory_max / PAGE_SIZE_, pressed = load(b->pressed);
 
+	if (b->secret == 0 && getrandom(&b->secret, sizeof(b->secret), GRND_NONBLOCK) < 0)
+		b->secret = now_ns(); /* hard enough to guess */
 	store(b->memory_max, max);
 	store(b->memory_min, config_amount_of(&c->memory_min, c->memory_max) / PAGE_SIZE_);
 	store(b->max, pressed ? MIN(pressed, max) : max);

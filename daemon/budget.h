@@ -13,7 +13,7 @@
 #include "daemon/config.h"
 
 #define TENANTS_MAX      CONFIG_LIMITS_MAX
-#define DIRTY_CLIENTS    1024u       /* clients are told apart by a hash of their process */
+#define CLIENT_SLOTS     1024u       /* clients are told apart by a hash of their process */
 
 /* A user or a cgroup with a limit of its own. Slot 0 is nobody. Set by the main thread before any worker knows the number. */
 struct tenant {
@@ -24,6 +24,18 @@ struct tenant {
 	uid_t uid;
 };
 
+/*
+ * What a user has open, of all workers together. Made by the main thread, and another user's only once all counts are 0. Forks cannot be refused, so they wait
+ * from `fork_max` on: above the number from which on opens are refused, so that those show first.
+ */
+struct user_count {
+	uid_t uid;
+	_Atomic uint32_t handles;  /* and forked children */
+	_Atomic uint32_t fork_max;
+	_Atomic uint64_t dirty;    /* pages dirty or in writeback, without those kept */
+	unsigned conns;            /* the main thread's */
+};
+
 struct budget {
 	_Atomic uint64_t max;      /* pages now: memory_max, or less under pressure */
 	_Atomic uint64_t used;     /* pages charged: resident or about to be, the second-chance buffer, tables */
@@ -31,8 +43,9 @@ struct budget {
 	_Atomic bool reclaiming;   /* from the high watermark to the low one, by all workers */
 	_Atomic uint64_t dirty;    /* pages dirty or in writeback */
 	_Atomic uint64_t kept;     /* of these: by pgc_keep, which no write-out makes clean */
-	_Atomic uint64_t dirty_by[DIRTY_CLIENTS]; /* without those kept */
+	_Atomic uint64_t dirty_by[CLIENT_SLOTS]; /* without those kept */
 	_Atomic uint64_t pinned;   /* pages pinned or locked */
+	uint64_t secret;           /* of budget_client_slot(); set before the workers start */
 	/* Settings, which may change while the daemon runs: written by the main thread. */
 	_Atomic uint64_t memory_max, memory_min, dirty_background, dirty_max, pin_max; /* pages */
 	_Atomic uint64_t dirty_expire_ms;
@@ -56,14 +69,15 @@ static inline uint64_t budget_reserve(uint64_t max)
 	return r > 4096 ? 4096 : r;
 }
 
-/* The slot of a client in dirty_by. */
-static inline uint32_t budget_dirty_slot(pid_t pid) { return ((uint32_t)pid * 0x9e3779b1u) >> 22; }
+/* The slot of a client: in dirty_by, and whose turn it is on a worker. Which processes share one is not known beforehand. Never 0, which is nobody's. */
+uint32_t budget_client_slot(const struct budget *b, pid_t pid);
 
 /*
  * May this client make more pages dirty? Each may hold twice what is still free (the dynamic thresholds of Choudhury and Hahne, 1998): one alone
- * gets two thirds, and whoever comes next finds room for its first store.
+ * gets two thirds, and whoever comes next finds room for its first store. All clients of a user together (NULL: not known) may hold fifteen times what is free: so
+ * what they cannot get rid of, as their stores hang, leaves a sixteenth to the other users, however many they are.
  */
-static inline bool budget_may_dirty(struct budget *b, uint32_t client)
+static inline bool budget_may_dirty(struct budget *b, uint32_t client, const struct user_count *user)
 {
 	uint64_t max = atomic_load_explicit(&b->dirty_max, memory_order_relaxed), dirty, kept, own;
 
@@ -73,7 +87,8 @@ static inline bool budget_may_dirty(struct budget *b, uint32_t client)
 	kept = atomic_load_explicit(&b->kept, memory_order_relaxed);
 	own = atomic_load_explicit(&b->dirty_by[client], memory_order_relaxed);
 	dirty = dirty > kept ? dirty - kept : 0;
-	return dirty < max && own < 2 * (max - dirty);
+	return dirty < max && own < 2 * (max - dirty) &&
+	       (!user || atomic_load_explicit(&user->dirty, memory_order_relaxed) < 15 * (max - dirty));
 }
 
 /* The tenants of a new handle: slots, 0 for none. `cgroup`: its path in the memory hierarchy, "" if not known. Any thread. */

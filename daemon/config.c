@@ -28,6 +28,7 @@
 #include "daemon/config_setting.h"
 #include "daemon/config_value.h"
 #include "daemon/util/util.h"
+#include "version.h"
 
 #define SECTION CONFIG_SECTION
 #define NO_SETTING "neither a section nor a setting (allowed: \"[" SECTION "]\", \"key = value\", or a comment after # or ;)"
@@ -87,6 +88,31 @@ static char *user_path(const char *variable, const char *home_part, const char *
 	return r < 0 ? NULL : path;
 }
 
+bool config_is_unit(void)
+{
+	const char *pid = getenv("SYSTEMD_EXEC_PID");
+	char own[16];
+
+	snprintf(own, sizeof(own), "%d", (int)getpid());
+	return pid && strcmp(pid, own) == 0;
+}
+
+/*
+ * $VARIABLE/rest, where the service manager made a folder for us (systemd.exec(5), RuntimeDirectory= and so on) and we are what it started, not something below it;
+ * else root's path; else the user's, which is the caller's. NULL: that, or out of memory.
+ */
+static char *system_path(const char *variable, const char *rest, const char *of_root)
+{
+	const char *folder = config_is_unit() ? getenv(variable) : NULL;
+	char *path = NULL;
+
+	if (!folder || *folder != '/')
+		return geteuid() == 0 ? strdup(of_root) : NULL;
+	if (asprintf(&path, "%.*s%s", (int)strcspn(folder, ":"), folder, rest) < 0)
+		return NULL;
+	return path;
+}
+
 static int set_initial(struct config *c, FILE *err)
 {
 	const struct origin o = { .file = "built-in defaults" };
@@ -105,12 +131,14 @@ static int set_initial(struct config *c, FILE *err)
 
 static int set_computed_defaults(struct config *c)
 {
-	bool root = geteuid() == 0;
-
 	if (!c->socket)
-		c->socket = root ? strdup("/run/pagecached/socket") : user_path("XDG_RUNTIME_DIR", NULL, "pagecached/socket", "socket");
+		c->socket = system_path("RUNTIME_DIRECTORY", "/socket", "/run/pagecached/socket");
+	if (!c->socket)
+		c->socket = user_path("XDG_RUNTIME_DIR", NULL, "pagecached/socket", "socket");
 	if (!c->state_dir)
-		c->state_dir = root ? strdup("/var/lib/pagecached") : user_path("XDG_STATE_HOME", ".local/state", "pagecached", "state");
+		c->state_dir = system_path("STATE_DIRECTORY", "", "/var/lib/pagecached");
+	if (!c->state_dir)
+		c->state_dir = user_path("XDG_STATE_HOME", ".local/state", "pagecached", "state");
 	if (!c->workers)
 		c->workers = MIN(processors(), 8u);
 	return c->socket && c->state_dir ? 0 : -ENOMEM;
@@ -403,11 +431,8 @@ static int load_files(struct load *l, const char *given)
 	bool exists = true;
 	int r;
 
-	if (given)
-		c->file = strdup(given);
-	else if (geteuid() == 0)
-		c->file = strdup("/etc/pagecached/pagecached.conf");
-	else
+	c->file = given ? strdup(given) : system_path("CONFIGURATION_DIRECTORY", "/pagecached.conf", "/etc/pagecached/pagecached.conf");
+	if (!c->file && !given)
 		c->file = user_path("XDG_CONFIG_HOME", ".config", "pagecached/pagecached.conf", "pagecached.conf");
 	if (!c->file)
 		return -ENOMEM;
@@ -426,7 +451,7 @@ static int load_files(struct load *l, const char *given)
 
 /* ---- flags ---- */
 
-enum { FLAG_HELP = 'h', FLAG_VERSION = 'V', FLAG_CONFIG = 'c', FLAG_SETTINGS = 256 };
+enum { FLAG_HELP = 'h', FLAG_VERSION = 'V', FLAG_CONFIG = 'c', FLAG_KEEP = 255, FLAG_SETTINGS = 256 };
 
 /* A setting's flag: the name with - for _. Returns its length, less than 32 for every name of the table. */
 static int flag_name(const struct setting *s, char buf[32])
@@ -448,6 +473,8 @@ static void print_help(FILE *out)
 	      "\n"
 	      "  -c, --config FILE       read FILE, then FILE.d/*.conf (default: /etc/pagecached/pagecached.conf,\n"
 	      "                          as a user $XDG_CONFIG_HOME/pagecached/pagecached.conf)\n"
+	      "      --keep              run under a keeper of our own, which starts the daemon again when it dies, and keeps what\n"
+	      "                          clients have; for where no service manager does\n"
 	      "  -h, --help              print this and exit\n"
 	      "  -V, --version           print the version and exit\n"
 	      "\n"
@@ -467,16 +494,18 @@ static void print_help(FILE *out)
 
 struct flags {
 	const char *config;
+	bool keep;
 	const char *value[CONFIG_SETTINGS]; /* NULL: not given */
 };
 
 /* Fills `f`. Returns 1 when the question was answered. */
 static int parse_flags(struct flags *f, int argc, char **argv, FILE *out, FILE *err)
 {
-	struct option options[CONFIG_SETTINGS + 4] = {
+	struct option options[CONFIG_SETTINGS + 5] = {
 		{ "help", no_argument, NULL, FLAG_HELP },
 		{ "version", no_argument, NULL, FLAG_VERSION },
 		{ "config", required_argument, NULL, FLAG_CONFIG },
+		{ "keep", no_argument, NULL, FLAG_KEEP },
 	};
 	char names[CONFIG_SETTINGS][32];
 	const struct origin o = { 0 };
@@ -485,7 +514,7 @@ static int parse_flags(struct flags *f, int argc, char **argv, FILE *out, FILE *
 
 	for (size_t i = 0; i < CONFIG_SETTINGS; i++) {
 		flag_name(&config_settings[i], names[i]);
-		options[3 + i] = (struct option){ names[i], config_settings[i].type == SETTING_BOOL ? optional_argument : required_argument,
+		options[4 + i] = (struct option){ names[i], config_settings[i].type == SETTING_BOOL ? optional_argument : required_argument,
 						  NULL, FLAG_SETTINGS + (int)i };
 	}
 	optind = 0; /* glibc: start afresh */
@@ -500,6 +529,9 @@ static int parse_flags(struct flags *f, int argc, char **argv, FILE *out, FILE *
 			return 1;
 		case FLAG_CONFIG:
 			f->config = optarg;
+			break;
+		case FLAG_KEEP:
+			f->keep = true;
 			break;
 		case ':':
 			if (optopt >= FLAG_SETTINGS)
@@ -570,6 +602,7 @@ int config_load(struct config *c, int argc, char **argv, FILE *out, FILE *err)
 
 	memset(c, 0, sizeof(*c));
 	r = parse_flags(&f, argc, argv, out, err);
+	c->keep = f.keep;
 	if (r == 0)
 		r = set_initial(c, err);
 	if (r == 0)

@@ -54,6 +54,7 @@ struct store_rule {
 struct config {
 	char    *file;             /* --config; else /etc/pagecached/pagecached.conf (a user's: $XDG_CONFIG_HOME/pagecached/pagecached.conf)
 				    * when it exists; NULL: none was read */
+	bool     keep;             /* --keep: this process is the keeper, another the daemon. At start only */
 	char    *socket;           /* --socket; default /run/pagecached/socket, as a user $XDG_RUNTIME_DIR/pagecached/socket */
 	char    *bpffs;            /* --bpffs; default /sys/fs/bpf/pagecached; "": no BPF maps ("none" becomes "") */
 	char    *preload_paths;    /* patterns separated by ":", "": none. Nothing to the daemon, which only checks them: pagecachectl run reads them itself */
@@ -62,9 +63,12 @@ struct config {
 	unsigned workers;          /* --workers; default: processors, at most 8 */
 	int      log_level;        /* --log-level, as enum log_level */
 	bool     kernel_faults;    /* default yes: hand out /dev/userfaultfd where the daemon may open it */
+	bool     kernel_faults_for_all; /* default no: to who could open it, too */
 	bool     test_stores;      /* default no: "mem:" URIs and fault injection, for tests */
 	uint64_t dirty_expire_ms;  /* default 5 s; s, ms, min suffixes */
 	uint64_t readahead_max;    /* bytes, default 8M; 0: none */
+	uint64_t orphan_timeout_ms; /* default 0: for ever. How long clients without a daemon wait before their faults get SIGBUS */
+	uint64_t stop_timeout_ms;  /* default 4 min, 0: none. How long a stop goes on without a page that gets written */
 	uint32_t max_files;        /* slots of the maps */
 	uint32_t max_mappings;
 	uint32_t max_blocks;       /* 0: from memory_max */
@@ -110,6 +114,8 @@ void config_take_over(struct config *c, struct config *from, char *ret_ignored, 
  * in `c` after 0 only; else `c` is all zeros. Main thread, before any other starts. */
 int config_load(struct config *c, int argc, char **argv, FILE *out, FILE *err);
 void config_free(struct config *c);
+/* Is this the process that the service manager started (SYSTEMD_EXEC_PID)? Its folders are the defaults then. */
+bool config_is_unit(void);
 
 /* "64M" or "50%" -> amount. -EINVAL, -ERANGE. */
 int config_parse_amount(const char *s, struct config_amount *ret);

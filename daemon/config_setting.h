@@ -38,7 +38,7 @@ struct setting {
 	const char *const *words;
 };
 
-#define CONFIG_SETTINGS 25
+#define CONFIG_SETTINGS 28
 extern const struct setting config_settings[CONFIG_SETTINGS];
 
 /* NULL: there is none of that name. */

@@ -8,6 +8,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#define RECEIVED_MAX 32u             /* descriptors */
+
 void conn_close_fd(struct ring *ring, int fd)
 {
 	if (fd < 0)
@@ -36,11 +38,12 @@ int conn_receive(struct ring *ring, int sock, struct pgc_msg *ret, int *ret_fds,
 {
 	/* One byte more than a message, so that a longer one shows; room for more descriptors than are allowed, so that they can be closed. */
 	struct { struct pgc_msg msg; char more; } buf;
-	union { struct cmsghdr align; char bytes[CMSG_SPACE(sizeof(int) * 32)]; } control;
+	union { struct cmsghdr align; char bytes[CMSG_SPACE(sizeof(int) * RECEIVED_MAX)]; } control;
 	struct iovec iov = { &buf, sizeof(buf.msg) + 1 };
 	struct msghdr h = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control),
 	};
+	bool truncated = false, exhausted = true;
 	unsigned n_fds = 0;
 	ssize_t n;
 
@@ -55,20 +58,27 @@ int conn_receive(struct ring *ring, int sock, struct pgc_msg *ret, int *ret_fds,
 	if (n != sizeof(buf.msg) || (h.msg_flags & MSG_TRUNC))
 		*ret_reason = "a message of a wrong size";
 	else if (h.msg_flags & MSG_CTRUNC)
-		*ret_reason = "too many descriptors";
+		truncated = true;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(&h); c && !*ret_reason; c = CMSG_NXTHDR(&h, c)) {
 		size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 
+		/* There was room here for more: so there was none in the process, or system. */
+		exhausted &= count < RECEIVED_MAX;
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS || n_fds > 0)
 			*ret_reason = "unexpected ancillary data";
-		else if (count > PGC_FDS_MAX)
+		else if (count > PGC_FDS_MAX && !(truncated && count < RECEIVED_MAX))
 			*ret_reason = "too many descriptors";
 		else
 			n_fds = (unsigned)count;
 	}
-	if (*ret_reason) {
+	if (truncated && !exhausted)
+		*ret_reason = "too many descriptors";
+	if (*ret_reason || truncated) {
 		close_all(ring, &h);
-		return -EPROTO;
+		if (*ret_reason)
+			return -EPROTO;
+		memcpy(ret, &buf.msg, sizeof(*ret));
+		return -EMFILE;
 	}
 	if (n_fds)
 		memcpy(ret_fds, CMSG_DATA(CMSG_FIRSTHDR(&h)), n_fds * sizeof(int));

@@ -15,7 +15,8 @@ void conn_close_fd(struct ring *ring, int fd);
 
 /*
  * One message. Returns 1, 0 at the end of the connection, -EAGAIN when none is there, -EPROTO for a wrong size or wrong descriptors
- * (*ret_reason says what; descriptors are closed, by `ring`), or another errno. fds: PGC_FDS_MAX of them, -1 where there is none.
+ * (*ret_reason says what; descriptors are closed, by `ring`), -EMFILE when its descriptors found no place here (they are closed; *ret has the message,
+ * which can be refused), or another errno. fds: PGC_FDS_MAX of them, -1 where there is none.
  */
 int conn_receive(struct ring *ring, int sock, struct pgc_msg *ret, int *ret_fds, unsigned *ret_n_fds, const char **ret_reason);
 /* -EAGAIN: the peer does not read its replies. Descriptors stay the caller's. */

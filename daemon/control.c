@@ -10,11 +10,13 @@
 #include <assert.h>
 #include <string.h>
 
+#include "daemon/attach.h"
 #include "daemon/config_value.h"
 #include "daemon/conn.h"
 #include "daemon/log.h"
 #include "daemon/pin.h"
 #include "daemon/writeback.h"
+#include "version.h"
 
 #define REPLIES_PER_ROUND 64
 
@@ -280,6 +282,8 @@ static void part_arrived(struct ring_op *op, int res, uint32_t cflags)
 		f = file_find(w, p->dev, p->ino);
 		if (f)
 			part_file(p, f);
+		else if (attach_awaits_file(w, p->dev, p->ino))
+			p->error = -EAGAIN; /* what is not in the store yet comes with a client */
 	} else {
 		list_for_each_safe(f, next, &w->all_files, by_worker)
 			part_file(p, f);
@@ -512,6 +516,8 @@ static bool next_row(struct conn *c, struct pgc_msg *reply)
 	conn_reply_init(reply, &c->request, 0);
 	if (c->request.type == PGC_CTL_PINS)
 		return c->cursor < c->n_rows && pin_reply(c, c->cursor, reply);
+	if (c->request.type == PGC_CTL_CHECK)
+		return control_check_row(c, reply);
 	for (size_t i = 0; i < ELEMENTSOF(row_sources); i++) {
 		const struct row_source *from = &row_sources[i];
 		uint32_t end;
@@ -542,6 +548,7 @@ void control_continue(struct conn *c)
 		}
 		if (!row) {
 			c->request.type = 0;
+			control_check_end(c);
 			free(c->rows);
 			c->rows = NULL;
 			c->n_rows = 0;
@@ -613,6 +620,10 @@ static size_t body_used(const struct pgc_msg *msg)
 	case PGC_CTL_SYNC:
 	case PGC_CTL_DROP:
 		return msg->ctl_file.wait > 1 || msg->ctl_file.pad ? SIZE_MAX : sizeof(msg->ctl_file);
+	case PGC_CTL_CHECK:
+		return msg->ctl_check.step < PGC_CHECK_PAGES || msg->ctl_check.step > PGC_CHECK_WORKER ||
+		       (msg->ctl_check.step != PGC_CHECK_WORKER && msg->ctl_check.worker) || msg->ctl_check.from > INT64_MAX / PAGE_SIZE_ ?
+		       SIZE_MAX : sizeof(msg->ctl_check);
 	case PGC_CTL_INJECT:
 		return memchr(msg->ctl_inject.uri, 0, sizeof(msg->ctl_inject.uri)) ? sizeof(msg->ctl_inject) : SIZE_MAX;
 	case PGC_CTL_SET:
@@ -646,6 +657,11 @@ const char *control_begin(struct conn *c, const struct pgc_msg *msg, unsigned n_
 	case PGC_CTL_PIN:
 	case PGC_CTL_PINS:
 		r = begin_job(c);
+		if (r == 0)
+			return NULL;
+		break;
+	case PGC_CTL_CHECK:
+		r = control_check_begin(c);
 		if (r == 0)
 			return NULL;
 		break;

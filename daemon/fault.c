@@ -21,15 +21,19 @@
 #include <poll.h>
 #include <string.h>
 
-#include "daemon/keeper.h"
+#include "daemon/kill_point.h"
 #include "daemon/log.h"
 #include "daemon/poison.h"
 #include "daemon/reclaim.h"
+#include "daemon/space_save.h"
+#include "daemon/twin.h"
 #include "daemon/vma_query.h"
 #include "daemon/writeback.h"
 
 #define MESSAGES_PER_READ  16
-#define READS_PER_ROUND    4
+#define READS_MAX          4
+#define TURN_NS            40000ull  /* of one space: then others have their turn */
+#define STALL_NS           5000000ull /* who has not come to the end of an event by then may not for long */
 #define MAP_AROUND         64u       /* pages mapped by one CONTINUE */
 #define MAP_SEQUENTIAL     2048u     /* in a stream: some 160 us of work */
 #define WRITE_WINDOW_MAX   64u
@@ -98,8 +102,10 @@ static int fault_new(struct space *s, uint64_t addr, uint64_t flags, pid_t tid)
 	x->space = s;
 	x->since = now_ns();
 	x->addr = align_down(addr, PAGE_SIZE_);
-	if (!s->has_handle && tid > 0)
+	if (!s->has_handle && tid > 0) {
 		s->pid = tid; /* in the child's pid namespace, as far as that is ours */
+		space_save_process(s);
+	}
 	x->write = flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP);
 	x->protected = flags & UFFD_PAGEFAULT_FLAG_WP;
 	waiter_init(&x->waiter, fault_ready);
@@ -159,6 +165,7 @@ static int page_vanished(struct file *f, struct block *b, uint64_t page)
 	r = file_zero_pages(f, page, 1);
 	if (r < 0)
 		return r;
+	kill_point("fault.vanished");
 	if (f->store && f->store->writable)
 		block_set_dirty(b, 1ull << (page % PGC_BLOCK_PAGES));
 	return 0;
@@ -181,17 +188,20 @@ static int resolve_store(struct space *s, struct block *b, uint64_t addr, uint64
 	uint64_t n = write_window(s, b, page, max), mapped = 0;
 	int r;
 
-	block_dirtied_by(b, s->toucher.client);
+	block_dirtied_by(b, &s->toucher);
 	block_set_dirty(b, bits_range((unsigned)(page % PGC_BLOCK_PAGES), (unsigned)n));
+	kill_point("fault.dirty_set");
 	file_changed(s->file);
 	space_note_unprotected(s, page, n);
 	if (protected) {
 		r = uffd_protect(s->uffd, addr, n * PAGE_SIZE_, false, false);
+		kill_point("fault.unprotected");
 		if (r == -ENOENT && n > 1)
 			r = uffd_protect(s->uffd, addr, PAGE_SIZE_, false, false);
 		return r;
 	}
 	r = uffd_continue(s->uffd, addr, n * PAGE_SIZE_, false, &mapped);
+	kill_point("fault.mapped");
 	if (r == -ENOENT && n > 1)
 		r = uffd_continue(s->uffd, addr, PAGE_SIZE_, false, &mapped);
 	s->worker->stats->pages_mapped += mapped / PAGE_SIZE_;
@@ -256,6 +266,7 @@ static int resolve_load(struct fault *x, uint64_t page, uint64_t below, uint64_t
 	around(x, s->file, page, below, above, &from, &to);
 	addr = x->addr - (page - from) * PAGE_SIZE_;
 	r = uffd_continue(s->uffd, addr, (to - from) * PAGE_SIZE_, shared, &mapped);
+	kill_point("fault.load_mapped");
 	if (from + mapped / PAGE_SIZE_ <= page && r != -EAGAIN) { /* it stopped before the page itself, or the range is not one piece */
 		used_ahead(s->file, from, from + mapped / PAGE_SIZE_);
 		from = page;
@@ -316,8 +327,9 @@ static void asked(struct vma_query *q, int error)
 			error = space_learn(s, q->start, q->end, q->off, q->shared && s->writable);
 		else if (error == -EACCES || error == -ESRCH)
 			error = space_guess(s, addr);
+		/* Without memory for the answer, or to get one, it is asked again. */
 		list_for_each(x, &s->faults, link)
-			if (x->addr == addr)
+			if (x->addr == addr && error != -ENOMEM && error != -EAGAIN)
 				x->asked = true;
 	}
 	free(q);
@@ -376,7 +388,7 @@ static void last_looked(struct vma_query *q, int error)
 	s->asking = false;
 	if (!s->closed && s->maps.map.n == 0) {
 		/* More than is known: an mremap has left something, here or through another handle, or a mapping is being made. */
-		s->unsure = q->changes != s->changes || (error == 0 && q->total > known_mapped(s->file, s->pid));
+		s->unsure = q->changes != s->changes || error == -EAGAIN || (error == 0 && q->total > known_mapped(s->file, s->pid));
 		s->confirmed = !s->unsure;
 		if (s->unsure)
 			ring_timer_arm(&s->worker->ring, &s->worker->child_timer, SPACE_CHECK_NS);
@@ -387,6 +399,12 @@ static void last_looked(struct vma_query *q, int error)
 	space_unpin(s);
 }
 
+static void confirm_later(struct space *s)
+{
+	s->unsure = true;
+	ring_timer_arm(&s->worker->ring, &s->worker->child_timer, SPACE_CHECK_NS);
+}
+
 void fault_confirm_unmapped(struct space *s)
 {
 	struct vma_query *q;
@@ -394,14 +412,17 @@ void fault_confirm_unmapped(struct space *s)
 	if (s->asking || s->maps.map.n > 0)
 		return;
 	q = calloc(1, sizeof(*q));
-	if (!q)
+	if (!q) {
+		confirm_later(s);
 		return;
+	}
 	*q = (struct vma_query){
 		.pid = s->pid, .all = true, .dev = s->file->memfd_dev, .ino = s->file->memfd_ino,
 		.changes = s->changes, .owner = s, .done = last_looked,
 	};
 	if (vma_query_start(q, &s->worker->ring) < 0) {
 		free(q);
+		confirm_later(s);
 		return;
 	}
 	s->asking = true;
@@ -422,7 +443,7 @@ static bool throttle(struct fault *x, struct block *b, uint64_t bit)
 
 	if (b && (b->e->dirty & bit))
 		return false;
-	if (!file_is_stuck(s->file) && budget_may_dirty(w->budget, s->toucher.client)) {
+	if (!file_is_stuck(s->file) && budget_may_dirty(w->budget, s->toucher.client, s->toucher.user)) {
 		if (x->throttled)
 			w->stats->throttled_ns += now_ns() - x->since;
 		x->throttled = false;
@@ -548,6 +569,7 @@ static int fault_step(struct fault *x)
 	below = (x->addr - seg.start) / PAGE_SIZE_;
 	above = MIN((seg.end - x->addr) / PAGE_SIZE_, file_pages(f) - page);
 	r = fault_page(x, page, page - below, page + above);
+	kill_point("fault.page_wanted");
 	if (r < 0)
 		return r;
 	b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
@@ -605,25 +627,25 @@ static void fault_try(struct fault *x)
 
 static void fork_event(struct space *parent, int uffd)
 {
-	struct range_seg *seg = range_map_lower(&parent->maps.map, 0);
 	struct space *child;
-	int r;
 
-	/* First of all: the fork goes on since the event was read, and until this the descriptor is ours alone. */
-	r = keeper_hold(uffd, seg ? seg->r.start : parent->last_addr);
-	if (r < 0)
-		log_at(LOG_LEVEL_WARNING, parent->file->e->name, parent->pid, "a forked child would not survive the daemon: %s",
-		       strerror(-r));
+	twin_child(uffd, space_record(parent), space_some_address(parent));
 	parent->worker->stats->events_fork++;
+	kill_point("fork.held");
 	if (space_new(&child, parent->file, uffd) < 0) {
-		log_at(LOG_LEVEL_ERROR, parent->file->e->name, parent->pid, "out of memory: a forked child is left without an answer");
-		return; /* the descriptor stays open: closing it would let the child read zeros */
+		assert(false); /* read_messages() has seen to it */
+		return;
 	}
-	child->last_addr = parent->last_addr;
-	if (space_copy(child, parent) < 0)
-		log_at(LOG_LEVEL_ERROR, parent->file->e->name, parent->pid, "out of memory: a forked child lacks mappings");
+	child->last_addr = space_some_address(parent);
+	kill_point("fork.space_made");
+	if (space_copy(child, parent) < 0) {
+		/* What it lacks is asked for when it is touched; but what it has writable of that is not known until then. */
+		child->blind = true;
+		log_at(LOG_LEVEL_ERROR, parent->file->e->name, parent->pid, "out of memory: a forked child lacks mappings, its pages stay dirty");
+	}
 	if (child->kernel_faults)
 		child->file->e->kernel_fault_handles++;
+	kill_point("fork.copied");
 	if (parent->forked)
 		parent->forked(child, parent);
 	fault_watch(child);
@@ -635,13 +657,16 @@ static void handle_message(struct space *s, const struct uffd_msg *m)
 
 	switch (m->event) {
 	case UFFD_EVENT_PAGEFAULT:
+		kill_point("fault.read");
 		if (fault_new(s, m->arg.pagefault.address, m->arg.pagefault.flags, (pid_t)m->arg.pagefault.feat.ptid) < 0)
 			(void)uffd_wake(s->uffd, align_down(m->arg.pagefault.address, PAGE_SIZE_), PAGE_SIZE_);
 		break;
 	case UFFD_EVENT_FORK:
+		kill_point("fork.read");
 		fork_event(s, (int)m->arg.fork.ufd);
 		break;
 	case UFFD_EVENT_REMAP:
+		kill_point("remap.read");
 		stats->events_remap++;
 		space_remapped(s, m->arg.remap.from, m->arg.remap.to, m->arg.remap.len);
 		break;
@@ -649,42 +674,60 @@ static void handle_message(struct space *s, const struct uffd_msg *m)
 		stats->events_remove++; /* what is gone from the page tables faults again; nothing of ours changes */
 		break;
 	case UFFD_EVENT_UNMAP:
+		kill_point("unmap.read");
 		stats->events_unmap++;
 		space_unmapped(s, m->arg.remove.start, m->arg.remove.end);
 		break;
 	}
 }
 
-/* Returns whether more may be waiting. */
-static bool read_messages(struct space *s)
+static bool read_some(struct space *s, int reads)
 {
 	struct uffd_msg m[MESSAGES_PER_READ];
 
-	for (int i = 0; i < READS_PER_ROUND; i++) {
-		int n;
+	for (int i = 0; i < reads; i++) {
+		int most = space_may_read(s, MESSAGES_PER_READ), n;
 
 		if (s->n_faults >= SPACE_FAULTS_MAX || s->closed)
 			return false; /* goes on when some are answered: run_pending() */
-		n = uffd_read(s->uffd, s->worker->caps, m, MESSAGES_PER_READ);
+		/* Before anything is read, since an event that was read goes on and cannot fail any more. */
+		n = most > 0 ? space_prepare(s, (unsigned)most) : 0;
+		if (most > 0 && n == 0)
+			n = uffd_read(s->uffd, s->worker->caps, m, most);
+		if (most == 0 || n == -EMFILE || n == -ENFILE || n == -ENOMEM)
+			s->read_later = true; /* no more children for now, or no descriptor or memory for one */
 		if (n <= 0)
 			return false;
 		for (int j = 0; j < n; j++)
 			handle_message(s, &m[j]);
-		if (n < MESSAGES_PER_READ && n > 1)
+		if (n < most && n > 1)
 			return false;
 	}
 	return true;
 }
 
-/* Tries what is pending, once each. Returns whether some said EAGAIN. */
+/* Returns whether more may be waiting. A fork goes on in the moment that its event is read: until the child is known its userfaultfd is the twin's business. */
+static bool read_messages(struct space *s, int reads)
+{
+	bool more;
+
+	twin_reading(s->worker->id, space_record(s), space_save_address(s), PAGE_SIZE_);
+	more = read_some(s, reads);
+	twin_read(s->worker->id);
+	return more;
+}
+
+/* Tries what is pending, once each, as many as its turn is long for. Returns whether some were not tried; else those that are left said EAGAIN. */
 static bool run_pending(struct space *s)
 {
+	uint64_t start = now_ns();
 	struct list now;
 	struct fault *x;
+	bool left;
 
 	list_init(&now);
 	list_splice(&now, &s->pending);
-	while ((x = list_first(&now, struct fault, pending))) {
+	for (bool first = true; (x = list_first(&now, struct fault, pending)) && (first || !worker_turn_is_over(s->worker, start, TURN_NS)); first = false) {
 		list_remove(&x->pending);
 		if (s->gone || s->closed) {
 			fault_free(x);
@@ -692,31 +735,54 @@ static bool run_pending(struct space *s)
 		}
 		fault_try(x);
 	}
-	return !list_empty(&s->pending);
+	left = !list_empty(&now);
+	list_splice(&now, &s->pending); /* which come after those that were not tried */
+	list_splice(&s->pending, &now);
+	return left;
 }
 
 static void space_round(struct task *t)
 {
 	struct space *s = container_of(t, struct space, task);
-	bool full = s->n_faults >= SPACE_FAULTS_MAX, more;
+	bool full = s->n_faults >= SPACE_FAULTS_MAX, more, left;
 
 	space_pin(s);
-	more = read_messages(s);
-	if (run_pending(s) && !s->closed)
-		worker_retry(s->worker, &s->task);
-	else if ((more || full) && !s->closed && s->n_faults < SPACE_FAULTS_MAX)
+	more = read_messages(s, 1);
+	if (s->numbered && s->pid > 0)
+		TAKE_PTR(s->numbered)(s);
+	if (s->restoring) {
+		/* Faults wait until it is known what they are of; who wants to know reads on by itself. */
+		space_unpin(s);
+		return;
+	}
+	left = run_pending(s);
+	if (left || list_empty(&s->pending))
+		s->stalled_since = 0;
+	else if (s->stalled_since == 0)
+		s->stalled_since = now_ns();
+	if (s->closed)
+		;
+	else if (left)
 		worker_queue(s->worker, &s->task);
+	else if (s->stalled_since && now_ns() - s->stalled_since > STALL_NS)
+		worker_later(s->worker, &s->task);
+	else if (s->stalled_since)
+		worker_retry(s->worker, &s->task);
+	else if ((more || full) && s->n_faults < SPACE_FAULTS_MAX)
+		worker_queue(s->worker, &s->task);
+	else if (s->read_later)
+		worker_later(s->worker, &s->task);
+	s->read_later = false;
 	space_unpin(s);
 }
 
 static void queue_pending(struct space *s)
 {
-	if (!s->closed && list_empty(&s->task.link))
+	if (!s->closed)
 		worker_queue(s->worker, &s->task);
 }
 
 static void watch_again(struct space *s);
-
 static void watch_done(struct ring_op *op, int res, uint32_t cflags)
 {
 	struct space *s = container_of(op, struct space, poll);
@@ -730,8 +796,8 @@ static void watch_done(struct ring_op *op, int res, uint32_t cflags)
 	if (res >= 0 && (res & POLLERR) && !(res & POLLIN))
 		/* The client cleared O_NONBLOCK, which the descriptions share. */
 		(void)fcntl(s->uffd, F_SETFL, O_NONBLOCK);
-	if (res >= 0)
-		space_round(&s->task);
+	if (res >= 0) /* not at once: others may have waited longer */
+		worker_queue(s->worker, &s->task);
 	if (!(cflags & IORING_CQE_F_MORE)) {
 		if (!s->closed && res != -ECANCELED) {
 			if (res < 0 || (res & POLLERR))
@@ -760,6 +826,8 @@ void fault_watch(struct space *s)
 {
 	s->task.run = space_round;
 	s->rewatch.run = rewatch;
+	s->task.flow = s->rewatch.flow = s->ending.flow = worker_flow(&s->toucher);
+	s->watched = true;
 	watch_again(s);
 }
 
@@ -780,7 +848,7 @@ void fault_unwatch(struct space *s)
 void fault_drain_events(struct space *s)
 {
 	if (!s->closed)
-		(void)read_messages(s);
+		(void)read_messages(s, READS_MAX);
 	if (!s->closed && !list_empty(&s->pending))
 		queue_pending(s);
 }
@@ -839,18 +907,22 @@ static int protect_space(struct space *s, uint64_t first, uint64_t n)
 static int protect_everywhere(struct file *f, uint64_t first, uint64_t n)
 {
 	struct space *s;
-	int r = 0;
+	int r = f->awaited > 0 ? -EPERM : 0;
 
 	/* Draining a space's events may add a forked child at the end of the list, which has its turn too; nothing is removed. */
 	list_for_each(s, &f->spaces, by_file) {
 		int e;
 
-		if (s->unprotected_lo >= s->unprotected_hi || first >= s->unprotected_hi || first + n <= s->unprotected_lo)
+		if (s->blind || (s->restoring && r == 0))
+			r = s->blind ? -EPERM : -EAGAIN;
+		if (s->blind || s->restoring || s->unprotected_lo >= s->unprotected_hi || first >= s->unprotected_hi ||
+		    first + n <= s->unprotected_lo)
 			continue;
 		e = protect_space(s, first, n);
+		kill_point("writeback.protecting");
 		if (e < 0) {
 			s->worker->stats->ioctl_retries++;
-			r = e;
+			r = r == -EPERM ? r : e;
 		}
 	}
 	return r;
@@ -878,14 +950,16 @@ int64_t fault_populate(struct space *s, uint64_t addr, uint64_t len, bool write)
 			return (int64_t)done;
 		b = block_tree_find(&s->file->blocks, page / PGC_BLOCK_PAGES);
 		dirty = write && shared && !s->worker->draining && !file_is_stuck(s->file) &&
-			budget_may_dirty(s->worker->budget, s->toucher.client);
+			budget_may_dirty(s->worker->budget, s->toucher.client, s->toucher.user);
 		if (dirty) {
-			block_dirtied_by(b, s->toucher.client);
+			block_dirtied_by(b, &s->toucher);
 			block_set_dirty(b, bits_range((unsigned)(page % PGC_BLOCK_PAGES), (unsigned)n));
 			file_changed(s->file);
 			space_note_unprotected(s, page, n);
+			kill_point("populate.dirty_set");
 		}
 		r = uffd_continue(s->uffd, addr + done, n * PAGE_SIZE_, shared && !dirty, &mapped);
+		kill_point("populate.mapped");
 		if (mapped == 0 && (r == -EEXIST || r == -ENOENT || r == -EFAULT)) {
 			if (r == -EEXIST && dirty)
 				(void)uffd_protect(s->uffd, addr + done, PAGE_SIZE_, false, false);

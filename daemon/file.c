@@ -20,10 +20,15 @@
 #include <sys/sysmacros.h>
 
 #include "daemon/cgroup.h"
+#include "daemon/file_save.h"
 #include "daemon/fill.h"
+#include "daemon/kept.h"
+#include "daemon/kill_point.h"
 #include "daemon/log.h"
+#include "daemon/memory.h"
 #include "daemon/proc_fd.h"
 #include "daemon/reclaim.h"
+#include "daemon/saved.h"
 #include "daemon/writeback.h"
 
 static const struct frame_refs_functions ref_functions;
@@ -59,24 +64,27 @@ void file_set_name(struct file *f, const char *name)
 			*c = '?';
 }
 
-static int make_control_page(struct file *f)
+/* Clients get it read-only: a descriptor opened so, of a memfd that nobody else may open again. The daemon's own is kept, for the next one to write it. */
+static int map_control_page(struct file *f)
 {
-	int fd = memfd_create("pagecached-control", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	void *p;
+	void *p = mmap(NULL, PAGE_SIZE_, PROT_READ | PROT_WRITE, MAP_SHARED, f->control_fd, 0);
 
-	if (fd < 0)
-		return -errno;
-	f->control_fd = fd;
-	if (ftruncate(fd, PAGE_SIZE_) < 0)
-		return -errno;
-	p = mmap(NULL, PAGE_SIZE_, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (p == MAP_FAILED)
 		return -errno;
 	f->control = p;
-	/* From here on nobody can write it, or map it writable, but through the mapping just made. */
-	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0)
+	f->control_ro = proc_fd_reopen(f->control_fd, O_RDONLY);
+	if (f->control_ro < 0)
+		return f->control_ro;
+	return fchmod(f->control_fd, 0400) < 0 ? -errno : 0;
+}
+
+static int make_control_page(struct file *f)
+{
+	f->control_fd = memfd_create("pagecached-control", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (f->control_fd < 0 || ftruncate(f->control_fd, PAGE_SIZE_) < 0 ||
+	    fcntl(f->control_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		return -errno;
-	return 0;
+	return map_control_page(f);
 }
 
 /* Frees the longest idle file of the worker, to have its slot. */
@@ -85,36 +93,39 @@ static bool evict_idle(struct worker *w)
 	struct file *f;
 
 	list_for_each(f, &w->all_files, by_worker)
-		if (f->state == FILE_IDLE && f->pins.map.n == 0) {
+		if (f->state == FILE_IDLE && f->pins.map.n == 0 && f->e->dirty == 0) {
 			file_free(f);
 			return true;
 		}
 	return false;
 }
 
-int file_new(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, const char *name)
+/* Is a slot on its way back, after a moment's work of ours or of who keeps descriptors? */
+static bool slot_will_be_free(struct worker *w)
 {
 	struct file *f;
-	struct stat st;
-	int64_t slot;
-	int r;
 
-	slot = slot_pool_take(&w->file_slots);
-	if (slot < 0 && evict_idle(w))
-		slot = slot_pool_take(&w->file_slots);
-	if (slot < 0)
-		return -ENFILE;
-	f = calloc(1, sizeof(*f));
-	if (!f) {
-		slot_pool_give(&w->file_slots, (uint32_t)slot);
-		return -ENOMEM;
-	}
+	if (!list_empty(&w->removals))
+		return true;
+	list_for_each(f, &w->all_files, by_worker)
+		if (f->state == FILE_READY && f->n_handles == 0 && list_empty(&f->spaces) && f->pins.map.n == 0 && f->last_error == 0)
+			return true; /* what is dirty is being written */
+	return false;
+}
+
+/* Without memory. `slot` is taken by the caller. */
+static struct file *file_make(struct worker *w, uint32_t slot, uint64_t dev, uint64_t ino)
+{
+	struct file *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return NULL;
 	f->worker = w;
 	f->dev = dev;
 	f->ino = ino;
-	f->slot = (uint32_t)slot;
+	f->slot = slot;
 	f->state = FILE_OPENING;
-	f->memfd = f->memfd_ro = f->control_fd = -1;
+	f->memfd = f->memfd_ro = f->control_fd = f->control_ro = -1;
 	f->readahead_max = w->config->readahead_max;
 	w->file_of[f->slot - w->file_slots.first] = f;
 	list_init(&f->opening);
@@ -137,41 +148,103 @@ int file_new(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, co
 	list_append(hash_bucket(w, dev, ino), &f->by_hash);
 	list_append(&w->all_files, &f->by_worker);
 	w->n_files++;
-
 	f->e = &w->state->files[slot];
+	f->saved = &w->state->saved_files[slot];
+	return f;
+}
+
+/* The descriptors are there: what else belongs to the memory. */
+static int set_up_memory(struct file *f)
+{
+	struct stat st;
+
+	host_mapper_init(&f->mapper, f->memfd);
+	f->memfd_ro = proc_fd_reopen(f->memfd, O_RDONLY);
+	if (f->memfd_ro < 0)
+		return f->memfd_ro;
+	/* Nobody reopens it through /proc with more rights than the descriptor that was given. */
+	if (fchmod(f->memfd, 0400) < 0 || fstat(f->memfd, &st) < 0)
+		return -errno;
+	f->memfd_dev = st.st_dev;
+	f->memfd_ino = st.st_ino;
+	return 0;
+}
+
+/* `memfd` -1: made here, of that birth. */
+static int new_with(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, uint64_t birth, const char *name, int memfd)
+{
+	struct file *f;
+	int64_t slot;
+	int r;
+
+	slot = slot_pool_take(&w->file_slots);
+	if (slot < 0 && evict_idle(w))
+		slot = slot_pool_take(&w->file_slots);
+	f = slot < 0 ? NULL : file_make(w, (uint32_t)slot, dev, ino);
+	if (!f) {
+		if (slot >= 0)
+			slot_pool_give(&w->file_slots, (uint32_t)slot);
+		if (memfd >= 0)
+			close(memfd);
+		return slot >= 0 ? -ENOMEM : slot_will_be_free(w) ? -EAGAIN : -ENFILE;
+	}
 	memset(f->e, 0, sizeof(*f->e));
+	memset(f->saved, 0, sizeof(*f->saved));
 	f->e->worker = w->id;
 	f->e->dev = dev;
 	f->e->ino = ino;
 	file_set_name(f, name);
 
-	f->memfd = memfd_create("pagecached", MFD_CLOEXEC);
-	if (f->memfd < 0) {
-		r = -errno;
-		goto fail;
+	f->memfd = memfd >= 0 ? memfd : memory_create(dev, ino, birth);
+	r = f->memfd < 0 ? f->memfd : set_up_memory(f);
+	kill_point("file.memfd_made");
+	if (r == 0)
+		r = make_control_page(f);
+	if (r < 0) {
+		file_free(f);
+		return r;
 	}
-	host_mapper_init(&f->mapper, f->memfd);
-	f->memfd_ro = proc_fd_reopen(f->memfd, O_RDONLY);
-	if (f->memfd_ro < 0) {
-		r = f->memfd_ro;
-		goto fail;
-	}
-	/* Nobody reopens it through /proc with more rights than the descriptor that was given. */
-	if (fchmod(f->memfd, 0400) < 0 || fstat(f->memfd, &st) < 0) {
-		r = -errno;
-		goto fail;
-	}
-	f->memfd_dev = st.st_dev;
-	f->memfd_ino = st.st_ino;
-	r = make_control_page(f);
-	if (r < 0)
-		goto fail;
+	kill_point("file.made");
 	f->e->file = f->slot;
 	*ret = f;
 	return 0;
-fail:
-	file_free(f);
-	return r;
+}
+
+int file_new(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, uint64_t birth, const char *name)
+{
+	return new_with(ret, w, dev, ino, birth, name, -1);
+}
+
+/* The very memfd that the record names, made by our own user. */
+static bool is_recorded(const struct stat *st, const struct pgc_saved_file *saved)
+{
+	return S_ISREG(st->st_mode) && st->st_uid == geteuid() && st->st_ino == saved->memfd_ino && st->st_dev == saved->memfd_dev;
+}
+
+int file_new_empty(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, const char *name, int memfd)
+{
+	struct file *f;
+	struct stat st;
+	int r;
+
+	if (fstat(memfd, &st) < 0) {
+		r = -errno;
+		close(memfd);
+		return r;
+	}
+	r = new_with(&f, w, dev, ino, 0, name, memfd);
+	if (r < 0)
+		return r;
+	f->size = f->e->size = (uint64_t)st.st_size;
+	__atomic_store_n(&f->control->size, f->size, __ATOMIC_RELEASE);
+	r = f->size > 0 ? file_punch(f, 0, file_pages(f)) : 0;
+	if (r < 0) {
+		file_free(f);
+		return r;
+	}
+	f->version.valid = true; /* of which nothing will be as it is in the store: so its size is taken over */
+	*ret = f;
+	return 0;
 }
 
 static int add_length(void *arg, struct range r, bool keep)
@@ -200,6 +273,7 @@ static void forget_pins(struct file *f, struct dirty_set *d)
 
 static void free_mapping_slots(struct file *f)
 {
+	f->worker->changes++;
 	for (size_t i = 0; i < f->n_ref_slots; i++) {
 		memset(&f->worker->state->mappings[f->ref_slots[i]], 0, sizeof(struct pgc_mapping_entry));
 		slot_pool_give(&f->worker->mapping_slots, f->ref_slots[i]);
@@ -209,18 +283,12 @@ static void free_mapping_slots(struct file *f)
 	f->n_ref_slots = 0;
 }
 
-void file_free(struct file *f)
+/* What it has in this process. Its records stay. */
+static void let_go(struct file *f)
 {
 	struct worker *w = f->worker;
-	struct block *b;
+	const int fds[] = { f->control_fd, f->control_ro, f->memfd_ro, f->memfd };
 
-	assert(f->n_handles == 0 && list_empty(&f->fills) && list_empty(&f->writes) && list_empty(&f->syncs));
-	while ((b = block_tree_next(&f->blocks, 0, false))) {
-		block_forget(b, ~0ull);
-		assert(list_empty(&b->waiters));
-		block_maybe_free(b);
-	}
-	block_tree_free(&f->blocks);
 	frame_refs_free(&f->refs);
 	dirty_set_free(&f->kept);
 	forget_pins(f, &f->pins);
@@ -233,12 +301,9 @@ void file_free(struct file *f)
 		f->store->ops->close(f->store);
 	if (f->control)
 		munmap(f->control, PAGE_SIZE_);
-	if (f->control_fd >= 0)
-		close(f->control_fd);
-	if (f->memfd_ro >= 0)
-		close(f->memfd_ro);
-	if (f->memfd >= 0)
-		close(f->memfd);
+	for (size_t i = 0; i < ELEMENTSOF(fds); i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
 	list_remove(&f->publish.link);
 	list_remove(&f->ops_task.link);
 	list_remove(&f->retain_task.link);
@@ -246,20 +311,111 @@ void file_free(struct file *f)
 	list_remove(&f->by_hash);
 	list_remove(&f->by_worker);
 	w->n_files--;
+	w->kept_bytes -= f->kept_bytes;
 	w->file_of[f->slot - w->file_slots.first] = NULL;
+}
+
+void file_free(struct file *f)
+{
+	struct worker *w = f->worker;
+	char name[FDSTORE_NAME_MAX];
+	struct block *b;
+
+	assert(f->n_handles == 0 && list_empty(&f->fills) && list_empty(&f->writes) && list_empty(&f->syncs));
+	while ((b = block_tree_next(&f->blocks, 0, false))) {
+		block_forget(b, ~0ull);
+		assert(list_empty(&b->waiters));
+		block_maybe_free(b);
+	}
+	block_tree_free(&f->blocks);
+	kill_point("file.blocks_freed");
+	let_go(f);
+	f->e->file = 0;
+	kill_point("file.closed");
+	crash_order();
 	memset(f->e, 0, sizeof(*f->e));
-	slot_pool_give(&w->file_slots, f->slot);
+	file_save_end(f);
+	file_save_no_store(f);
+	if (f->memory_kept)
+		kept_remove(w, fdstore_name(name, 'f', f->slot), 2, &w->file_slots, f->slot);
+	else
+		slot_pool_give(&w->file_slots, f->slot);
 	free(f);
+}
+
+int file_restore(struct file **ret, struct worker *w, uint32_t slot, int memfd, int control_fd)
+{
+	struct pgc_saved_file *saved = &w->state->saved_files[slot];
+	struct file *f = file_make(w, slot, saved->dev, saved->ino);
+	struct stat st;
+	int r;
+
+	if (!f)
+		return -ENOMEM;
+	f->memfd = memfd;
+	f->control_fd = control_fd;
+	f->memory_kept = control_fd >= 0;
+	r = set_up_memory(f);
+	if (r == 0)
+		r = control_fd >= 0 ? map_control_page(f) : make_control_page(f);
+	if (r == 0)
+		r = file_load(f);
+	if (r == 0 && (fstat(memfd, &st) < 0 || !is_recorded(&st, saved) || f->e->size > INT64_MAX))
+		r = -ESTALE;
+	f->exact = r == 0 && saved->filling == 0 && saved->op.kind == 0 && (uint64_t)st.st_size == f->e->size &&
+		   (uint64_t)st.st_blocks == f->e->resident * (PAGE_SIZE_ / 512);
+	if (r == 0 && (uint64_t)st.st_size != f->e->size && ftruncate(memfd, (off_t)f->e->size) < 0)
+		r = -errno;
+	if (r < 0) {
+		f->memfd = -1;
+		if (f->control_fd == control_fd)
+			f->control_fd = -1;
+		let_go(f);
+		free(f);
+		return r;
+	}
+	f->e->file = slot;
+	f->e->worker = w->id;
+	f->e->dev = saved->dev;
+	f->e->ino = saved->ino;
+	f->e->name[sizeof(f->e->name) - 1] = 0;
+	f->e->handles = f->e->mappings = f->e->kernel_fault_handles = 0;
+	f->e->resident = f->e->dirty = f->e->writeback = f->e->keep = f->e->dirty_since = 0;
+	f->size = f->e->size;
+	__atomic_store_n(&f->control->size, f->size, __ATOMIC_RELEASE);
+	f->control->stopped = 0;
+	f->taking_over = true;
+	/* Whoever has read with an answer of the dead daemon looks again. */
+	file_bump_seq(f);
+	*ret = f;
+	return 0;
+}
+
+int file_adopt(struct file **ret, struct worker *w, uint32_t slot, int memfd)
+{
+	const struct pgc_saved_file *saved = &w->state->saved_files[slot];
+	struct stat st;
+	int r = fstat(memfd, &st) < 0 || !is_recorded(&st, saved) ? -ESTALE : file_restore(ret, w, slot, memfd, -1);
+
+	if (r < 0)
+		close(memfd);
+	return r;
 }
 
 /* --- versions, open and idle --- */
 
-static void remember_version(struct file *f, const struct store_stat *st)
+void file_looked_at(struct file *f, const struct store_stat *st)
 {
-	f->version = (struct file_version){ true, st->size, st->blocks, st->mtime, st->ctime };
 	f->unlinked = st->nlink == 0;
 	/* Asking where holes are may block on what is no disk (FUSE, NFS: devices without a major number). */
 	f->sparse = st->blocks * 512 < st->size && major(st->dev) != 0;
+}
+
+static void remember_version(struct file *f, const struct store_stat *st)
+{
+	f->version = (struct file_version){ true, st->size, st->blocks, st->mtime, st->ctime };
+	file_save_version(f);
+	file_looked_at(f, st);
 }
 
 /* The end in bytes of the last dirty page, 0: clean. */
@@ -272,17 +428,22 @@ static uint64_t dirty_end(struct file *f)
 	return MIN(end, f->size);
 }
 
+bool file_version_differs(const struct file *f, uint64_t size, struct timespec mtime, struct timespec ctime)
+{
+	return f->version.valid && (size != f->version.size || !same_time(mtime, f->version.mtime) || !same_time(ctime, f->version.ctime));
+}
+
 int file_opened(struct file *f, const struct store_stat *st)
 {
 	bool first = f->state == FILE_OPENING && !f->version.valid && f->blocks.count == 0 && f->size == 0;
-	bool changed = f->version.valid && (st->size != f->version.size || !same_time(st->mtime, f->version.mtime) ||
-					    !same_time(st->ctime, f->version.ctime));
+	bool changed = file_version_differs(f, st->size, st->mtime, st->ctime);
 	int r = 0;
 
+	if (f->state == FILE_OPENING)
+		f->store_size = st->size; /* nobody of ours writes; and of a file that was taken over idle it is not known */
 	f->state = FILE_READY;
 	f->stat_failed = false;
 	if (first) {
-		f->store_size = st->size;
 		r = file_set_size(f, st->size);
 	} else if (changed && list_empty(&f->ops) && list_empty(&f->writes)) {
 		log_at(LOG_LEVEL_INFO, f->e->name, 0, "changed in its store: clean pages are dropped");
@@ -296,6 +457,7 @@ int file_opened(struct file *f, const struct store_stat *st)
 	if (r == 0) {
 		remember_version(f, st);
 		file_times_looked(&f->times, file_times_now(), st, true);
+		file_save_times(f);
 	}
 	return r;
 }
@@ -310,10 +472,12 @@ static void version_done(struct store_op *op, ssize_t result)
 
 	f->version_busy = false;
 	f->stat_failed = result < 0;
+	kill_point("times.looked_at");
 	if (result == 0 && f->restoring)
 		file_times_restored(&f->times, file_times_now(), &f->restore, quiet);
 	else if (result == 0)
 		file_times_looked(&f->times, file_times_now(), st, quiet);
+	file_save_times(f);
 	/*
 	 * A write that began meanwhile has made it stale: its own end will look again. And where nothing of ours was written since the version was remembered, a
 	 * difference is somebody else's, for the next open to find.
@@ -343,6 +507,7 @@ void file_refresh_version(struct file *f)
 	f->restoring = f->times.moved && f->store->writable;
 	if (f->restoring) {
 		file_times_restore(&f->times, &f->restore);
+		file_save_times(f);
 		f->store->ops->restore(f->store, &f->version_op, &f->restore);
 	} else {
 		f->store->ops->stat(f->store, &f->version_op, &f->version_stat);
@@ -355,12 +520,18 @@ void file_look(struct file *f, struct parked *p)
 	file_refresh_version(f);
 }
 
-void file_changed(struct file *f) { file_times_changed(&f->times, file_times_now()); }
+void file_changed(struct file *f)
+{
+	file_times_changed(&f->times, file_times_now());
+	file_save_times(f);
+}
 
 void file_moving(struct file *f)
 {
 	f->version.valid = false;
+	file_save_version(f);
 	file_times_moving(&f->times, file_times_now());
+	file_save_times(f);
 }
 
 void file_stat_shown(const struct file *f, struct store_stat *st)
@@ -375,15 +546,16 @@ void file_stat_shown(const struct file *f, struct store_stat *st)
 
 int file_stat_overlay(const struct file *f, struct store_stat *st)
 {
-	if (!f->times.known)
+	if (!f->times.known && !f->taking_over)
 		return -ENOENT; /* it is just being opened */
-	if (file_times_stale(&f->times, st->ctime)) {
+	if (f->times.known && file_times_stale(&f->times, st->ctime)) {
 		/* The asker's look was before the last one of our own. */
 		st->blocks = MAX(st->blocks, f->version.blocks);
 		st->mtime = f->times.left_mtime;
 		st->ctime = f->times.left_ctime;
 	}
-	if (f->state != FILE_READY && !file_times_unchanged(&f->times, st->mtime, st->ctime))
+	/* While it is taken over what moved the store's times may well be the dead daemon's writes, and the store has an old size. */
+	if (f->state != FILE_READY && !f->taking_over && !file_times_unchanged(&f->times, st->mtime, st->ctime))
 		return -ENOENT; /* changed past the cache, which its next open will find out */
 	file_stat_shown(f, st);
 	return 0;
@@ -393,7 +565,7 @@ void file_maybe_idle(struct file *f)
 {
 	if (f->unmapped_to > 0 && f->n_handles > 0)
 		worker_queue(f->worker, &f->retain_task);
-	if (f->n_handles > 0 || f->state == FILE_IDLE || !list_empty(&f->opening) || f->worker->stopped)
+	if (f->n_handles > 0 || f->awaited > 0 || f->state == FILE_IDLE || !list_empty(&f->opening) || f->worker->stopped)
 		return;
 	if (!list_empty(&f->fills) || !list_empty(&f->writes) || !list_empty(&f->syncs) || !list_empty(&f->ops) ||
 	    f->version_busy || f->timers > 0 || f->requests > 0)
@@ -414,10 +586,12 @@ void file_maybe_idle(struct file *f)
 		file_free(f);
 		return;
 	}
+	file_save_no_store(f);
 	if (f->store) {
 		f->store->ops->close(f->store);
 		f->store = NULL;
 	}
+	kill_point("file.idle");
 	f->state = FILE_IDLE;
 }
 
@@ -427,6 +601,7 @@ static void set_size_fields(struct file *f, uint64_t size)
 {
 	f->size = size;
 	f->e->size = size;
+	kill_point("size.entry_set");
 	__atomic_store_n(&f->control->size, size, __ATOMIC_RELEASE);
 }
 
@@ -465,8 +640,10 @@ int file_set_size(struct file *f, uint64_t size)
 	else if (size > f->size)
 		/* Stores past the end went into this page; they are not in the file. */
 		file_zero_tail(f, f->size);
+	kill_point("size.seq_grown");
 	if (ftruncate(f->memfd, (off_t)size) < 0)
 		return -errno;
+	kill_point("size.memfd_set");
 	if (shrink) {
 		struct block *b = block_tree_next(&f->blocks, size / PAGE_SIZE_ / PGC_BLOCK_PAGES, false), *next;
 
@@ -480,6 +657,7 @@ int file_set_size(struct file *f, uint64_t size)
 		}
 		f->fill_gen++;
 	}
+	kill_point("size.blocks_dropped");
 	set_size_fields(f, size);
 	return 0;
 }
@@ -510,6 +688,7 @@ void file_clear_keep(struct file *f)
 	dirty_set_free(&f->kept);
 	dirty_set_init(&f->kept);
 	f->kept_bytes = 0;
+	file_save_ranges(f);
 }
 
 int file_punch(struct file *f, uint64_t first, uint64_t n)
@@ -551,7 +730,24 @@ uint64_t file_drop_clean(struct file *f, uint64_t from, uint64_t to, bool unmapp
 #define STRAYS_MIN  64u              /* pages: below this nobody looks */
 #define STRAYS_TURN 512u             /* pieces that are looked at in one go */
 
-/* Punches what is in the memfd but neither resident nor being filled, from f->stray_cursor on. */
+uint64_t file_punch_strays(struct file *f, uint64_t page, uint64_t end)
+{
+	uint64_t dropped = 0;
+
+	while (page < end) {
+		struct block *b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
+		unsigned from = (unsigned)(page % PGC_BLOCK_PAGES);
+		uint64_t ours = b ? b->e->resident | b->filling : 0, n;
+
+		n = MIN(ours & (1ull << from) ? bits_run(ours, from) : bits_run(~ours, from), end - page);
+		if (!(ours & (1ull << from)) && file_punch(f, page, n) == 0)
+			dropped += n;
+		page += n;
+	}
+	return dropped;
+}
+
+/* From f->stray_cursor on. */
 static void punch_strays(struct file *f)
 {
 	uint64_t dropped = 0;
@@ -567,16 +763,7 @@ static void punch_strays(struct file *f)
 		hole = lseek(f->memfd, data, SEEK_HOLE);
 		page = (uint64_t)data / PAGE_SIZE_;
 		end = MIN(hole < 0 ? page + 1 : page_up((uint64_t)hole), align_down(page, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES);
-		while (page < end) {
-			struct block *b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
-			unsigned from = (unsigned)(page % PGC_BLOCK_PAGES), n;
-			uint64_t ours = b ? b->e->resident | b->filling : 0;
-
-			n = MIN(ours & (1ull << from) ? bits_run(ours, from) : bits_run(~ours, from), (unsigned)(end - page));
-			if (!(ours & (1ull << from)) && file_punch(f, page, n) == 0)
-				dropped += n;
-			page += n;
-		}
+		dropped += file_punch_strays(f, page, end);
 		f->stray_cursor = end;
 	}
 	if (dropped > 0 && !f->stray_logged)
@@ -664,8 +851,10 @@ int file_pin(struct file *f, uint64_t from, uint64_t to, bool on)
 	e = on ? dirty_set_mark_dirty(&f->pins, r, false) : dirty_set_forget(&f->pins, r);
 	if (e < 0 || !on)
 		atomic_fetch_sub_explicit(&f->worker->budget->pinned, e < 0 ? (on ? more : 0) : had, memory_order_relaxed);
-	if (e == 0)
+	if (e == 0) {
+		file_save_ranges(f);
 		apply_pins(f, from, to);
+	}
 	return e;
 }
 
@@ -748,6 +937,7 @@ static void publish_refs(struct task *t)
 	struct worker *w = f->worker;
 	size_t n = f->refs.map.n;
 
+	w->changes++;
 	if (n > f->n_ref_slots) {
 		uint32_t *slots = realloc(f->ref_slots, n * sizeof(*slots));
 
@@ -784,6 +974,7 @@ static void publish_refs(struct task *t)
 
 void file_refs_changed(struct file *f)
 {
+	f->worker->changes++;
 	f->publish.run = publish_refs;
 	worker_queue(f->worker, &f->publish);
 }
@@ -794,6 +985,7 @@ void file_record_error(struct file *f, int error)
 {
 	f->errseq++;
 	f->last_error = f->errseq_code = error;
+	file_save_errors(f);
 	f->e->error = (uint32_t)-error;
 	f->e->flags |= PGC_FILE_ERROR;
 	f->worker->stats->writeout_errors++;

@@ -42,13 +42,14 @@ struct file {
 	uint64_t dev, ino;
 	uint32_t slot;
 	struct pgc_file_entry *e;
+	struct pgc_saved_file *saved; /* file_save.c */
 	enum file_state state;
 	struct list opening;       /* struct open_wait of handle.c */
 
 	/* Memory: owned by this module. */
 	int memfd, memfd_ro;       /* memfd_ro: the same, opened O_RDONLY, for read-only handles */
 	uint64_t memfd_dev, memfd_ino; /* as /proc/PID/maps shows them */
-	int control_fd;            /* sealed; given to clients */
+	int control_fd, control_ro; /* control_ro is what clients get */
 	struct pgc_control_page *control;
 	uint64_t size;             /* bytes, as clients see it; the memfd has the same size */
 	struct host_mapper mapper;
@@ -63,6 +64,9 @@ struct file {
 	/* Store: owned by this module and ops.c. */
 	struct store *store;       /* NULL while IDLE */
 	uint64_t store_size;       /* bytes that the store has; beyond it a read is zeros without asking */
+	int kept_fds[4];           /* descriptors of the store that are kept for the next daemon */
+	unsigned n_kept_fds;
+	bool memory_kept;          /* so are memfd and control page */
 	bool sparse;               /* the store has holes: zero pages are looked at before they are written */
 	bool unlinked;
 	struct file_version version;
@@ -79,6 +83,7 @@ struct file {
 	unsigned n_mappings;       /* segments of all of them */
 	struct frame_refs refs;
 	bool refs_changed;         /* the `mappings` map is behind */
+	uint64_t maps_changes;     /* of what is mapped of it, where and by whom */
 	uint32_t *ref_slots;       /* slots of the `mappings` map in use */
 	size_t n_ref_slots;
 	struct task publish;
@@ -97,6 +102,11 @@ struct file {
 	int errseq_code;           /* what is reported for errseq */
 	unsigned n_async;          /* write-outs that nobody waits for */
 	unsigned requests;         /* in flight: the file stays */
+	bool exact;                /* of a dead daemon: its memory has just as many pages as it says, and no read into it was under way: nobody looks for each */
+	bool taking_over;          /* of a dead daemon: its store has not been asked for size and version yet */
+	unsigned awaited;          /* handles of a dead daemon that have not attached yet (attach.c): what they have writable cannot be protected */
+	bool distrusted;           /* of a dead daemon, whose record of it was damaged: what is dirty is written out, the rest is dropped */
+	bool hold_writes;          /* writes of a dead daemon may still be under way: none of ours before they are over */
 	uint64_t wasted;           /* pages that were read ahead and given up unasked for, since somebody looked */
 
 	/* Changes of size and content, one at a time: ops.c. */
@@ -104,6 +114,7 @@ struct file {
 	struct task ops_task;
 	struct file_barrier barrier;
 	struct list parked;        /* struct parked: wait for the barrier */
+	uint64_t size_sure;        /* bytes: the store's file system takes a file that long, as far as it was asked */
 
 	/* Poisoned pages, to be tried again: fault.c. */
 	struct list poisoned;
@@ -123,6 +134,7 @@ struct file {
 	bool retain_busy;
 
 	/* Warm starts: warm.c. */
+	bool warm_looked;          /* for its record, since it was last idle */
 	struct warm_job *warm_job; /* reads its record */
 	struct prefetch *prefetch; /* reads its pages in */
 	uint64_t warm_pages, warm_sum; /* of the record that was written last */
@@ -142,8 +154,21 @@ static inline uint64_t file_pages(const struct file *f) { return page_up(f->size
 /* The file (dev, ino) of this worker, or NULL. */
 struct file *file_find(struct worker *w, uint64_t dev, uint64_t ino);
 /* Makes it, state OPENING, without a store. -ENOMEM, -ENFILE (no slot), memfd_create's errors. `name` is shown to people. */
-int file_new(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, const char *name);
+int file_new(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, uint64_t birth, const char *name);
 void file_free(struct file *f);
+/*
+ * The same file of a daemon that is gone, its record checked: takes over memfd and control page (-1: a new one). Blocks, store and state are the caller's
+ * to add. -ESTALE: the memfd is another one. On errors the descriptors stay the caller's, and the record as it is.
+ */
+int file_restore(struct file **ret, struct worker *w, uint32_t slot, int memfd, int control_fd);
+/* As file_restore(), with claimed memory (memory.h). Takes `memfd` in any case. */
+int file_adopt(struct file **ret, struct worker *w, uint32_t slot, int memfd);
+/* A file as by file_new(), with claimed memory of a daemon that is gone, of which nothing counts. Takes `memfd`. */
+int file_new_empty(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, const char *name, int memfd);
+/* Has the store's file changed since the version that is remembered? False where none is. */
+bool file_version_differs(const struct file *f, uint64_t size, struct timespec mtime, struct timespec ctime);
+/* Has what it consists of kept for the next daemon, as far as it is not yet. -EAGAIN: once more a little later; -ENFILE: there is no room. */
+int file_keep(struct file *f);
 void file_set_name(struct file *f, const char *name);
 
 /*
@@ -151,6 +176,8 @@ void file_set_name(struct file *f, const char *name);
  * the clean pages are dropped and the size is taken over. Returns 0 or a negative errno.
  */
 int file_opened(struct file *f, const struct store_stat *st);
+/* The store was looked at, and that is not its version: we have written since, or may have. */
+void file_looked_at(struct file *f, const struct store_stat *st);
 /* No handle and nothing to do any more: closes the store, or frees the file when it may not stay. The file may be gone afterwards. */
 void file_maybe_idle(struct file *f);
 /* Up, set by warm.c: the file goes idle or away, with nothing dirty or in flight. */
@@ -187,6 +214,10 @@ static inline policy_key file_key(const struct file *f, uint64_t page)
  * worker->no_room).
  */
 struct block *file_block(struct file *f, uint64_t index, const struct toucher *who);
+/* The block that entry `slot` tells of, of a daemon that is gone: what the memfd has of it, and what of that is dirty or kept. Frees it if nothing is left. -ENOMEM. */
+int block_restore(struct file *f, uint32_t slot, uint64_t resident, uint64_t dirty, uint64_t keep);
+/* Tells the policy of what block_restore() has brought, which takes longer than all the rest. */
+void block_tell_policy(struct block *b);
 /* `pages`: bits of b. They count and are shown from here on; the charge is the caller's. `flags`: POLICY_*. Dirty pages are resident. */
 void block_set_resident(struct block *b, uint64_t pages, unsigned flags);
 void block_set_dirty(struct block *b, uint64_t pages);
@@ -212,7 +243,7 @@ void block_forget_second(struct block *b, uint64_t pages);
 /* Pins resident pages, so that the policy does not have them, or lets them go. */
 void block_set_pinned(struct block *b, uint64_t pages, bool on);
 /* `client`, a slot of budget->dirty_by, is about to make pages of the block dirty. */
-void block_dirtied_by(struct block *b, uint32_t client);
+void block_dirtied_by(struct block *b, const struct toucher *who);
 /* Forgets pages (not filling, not in writeback): resident, dirty and keep go, the charge is given back. The memfd is the caller's. */
 void block_forget(struct block *b, uint64_t pages);
 /* Frees the block when nothing of it is left. Returns whether it did. */
@@ -246,6 +277,8 @@ void file_clear_keep(struct file *f);
 void file_bump_seq(struct file *f);
 /* Punches the pages out of the memfd, so out of every mapping. */
 int file_punch(struct file *f, uint64_t first, uint64_t n);
+/* Of pages [page, end), which the memfd has: punches what is neither resident nor being filled. Returns how many. */
+uint64_t file_punch_strays(struct file *f, uint64_t page, uint64_t end);
 /* Makes pages exist as zeros. */
 int file_zero_pages(struct file *f, uint64_t first, uint64_t n);
 /* Drops clean, idle pages of [from, to) (pages); with `unmapped` only in blocks that no mapping covers. Returns how many. */

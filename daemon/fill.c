@@ -13,8 +13,10 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "daemon/kill_point.h"
 #include "daemon/log.h"
 #include "daemon/reclaim.h"
+#include "daemon/saved.h"
 
 #define FILL_MAX_PAGES 256           /* 1 MiB a read */
 #define FILLS_MAX      256           /* reads in flight of one worker; only readahead is held back by it */
@@ -102,9 +104,12 @@ static int fill_issue(struct file *f, uint64_t first, uint64_t n, uint64_t must,
 	fill->flags = flags;
 	fill->gen = f->fill_gen;
 	list_append(&f->fills, &fill->link);
+	f->saved->filling++;
+	crash_order();
 	f->worker->fills_in_flight++;
 	f->worker->stats->fills++;
 	fill_submit(fill);
+	kill_point("fill.submitted");
 	return 0;
 }
 
@@ -128,6 +133,7 @@ static void part_give_up(struct block *b, uint64_t pages, int error)
 		unsigned from = (unsigned)__builtin_ctzll(left), n = bits_run(left, from);
 
 		(void)file_punch(b->file, block_first(b) + from, n);
+		kill_point("fill.given_up");
 		left &= ~bits_range(from, n);
 	}
 	budget_uncharge(b->file->worker, b->domain, (uint64_t)__builtin_popcountll(pages));
@@ -149,6 +155,7 @@ static void made_resident(struct file *f, uint64_t first, uint64_t n, uint64_t m
 
 		b->filling &= ~pages;
 		block_set_resident(b, asked, flags);
+		kill_point("fill.resident");
 		block_set_resident(b, pages & ~asked, flags | POLICY_AHEAD);
 		block_apply_keep(b);
 		file_apply_pins(f, b);
@@ -165,7 +172,7 @@ static void retry_one_by_one(struct file *f, uint64_t first, uint64_t n, unsigne
 {
 	for (uint64_t p = first; p < first + n; p = align_down(p, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES) {
 		struct block *b = block_tree_find(&f->blocks, p / PGC_BLOCK_PAGES);
-		uint64_t pages = block_mask(b, p, first + n), base = block_first(b), wanted = 0, again;
+		uint64_t pages = block_mask(b, p, first + n), base = block_first(b), wanted = 0, failed = 0, again;
 		struct waiter *w;
 
 		list_for_each(w, &b->waiters, link)
@@ -173,9 +180,12 @@ static void retry_one_by_one(struct file *f, uint64_t first, uint64_t n, unsigne
 		/* Those to be read again stay `filling`, so the block stays. */
 		for (again = wanted; again; again &= again - 1)
 			if (fill_issue(f, base + (unsigned)__builtin_ctzll(again), 1, ~0ull, flags) < 0)
-				wanted &= ~(again & -again);
+				failed |= again & -again;
 		if (pages & ~wanted)
 			part_give_up(b, pages & ~wanted, -EIO);
+		/* The last use of the block here: `failed` kept it. */
+		if (failed)
+			part_give_up(b, failed, -ENOMEM);
 	}
 }
 
@@ -197,6 +207,7 @@ static void fill_done(struct store_op *op, ssize_t result)
 	uint64_t want = fill->n * PAGE_SIZE_, off = fill->first * PAGE_SIZE_;
 	bool stale = fill->gen != f->fill_gen;
 
+	kill_point("fill.read");
 	if (result > 0 && !stale) {
 		uint64_t moved = fill->moved + (uint64_t)result;
 
@@ -213,6 +224,7 @@ static void fill_done(struct store_op *op, ssize_t result)
 		file_heal(f);
 	if (result >= 0 && !stale && fill->moved < want)
 		result = zero_rest(fill);
+	kill_point("fill.zeroed");
 
 	list_remove(&fill->link);
 	w->fills_in_flight--;
@@ -231,6 +243,8 @@ static void fill_done(struct store_op *op, ssize_t result)
 		}
 	}
 	free(fill);
+	crash_order();
+	f->saved->filling--; /* resident, or punched */
 	file_maybe_idle(f);
 }
 
@@ -347,6 +361,7 @@ int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, co
 			return p < must ? -ENOBUFS : 0;
 		if (p + run > must)
 			w->stats->readahead_pages += p + run - MAX(p, must);
+		kill_point("fill.begun");
 		r = begin_run(f, p, run, must, flags);
 		if (r < 0)
 			return r;

@@ -15,16 +15,23 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "daemon/attach.h"
 #include "daemon/conn.h"
 #include "daemon/domain.h"
+#include "daemon/kill_point.h"
 #include "daemon/log.h"
+#include "daemon/memory.h"
 #include "daemon/ops.h"
 #include "daemon/request.h"
+#include "daemon/revive.h"
+#include "daemon/space_save.h"
+#include "daemon/twin.h"
 #include "daemon/warm.h"
 
 #define MESSAGES_PER_ROUND 8
+#define TURN_NS            40000ull  /* of one handle: then others have their turn */
 
-void (*handle_count_hook)(struct worker *w, uid_t uid, uint32_t cgroup_slot, int delta);
+void (*handle_count_hook)(struct worker *w, struct user_count *user, uint32_t cgroup_slot, int delta);
 
 void xfer_unref(struct xfer *x)
 {
@@ -36,7 +43,7 @@ void xfer_unref(struct xfer *x)
 
 void open_job_free(struct ring *ring, struct open_job *job)
 {
-	int *fds[] = { &job->sock, &job->uffd, &job->buffered, &job->direct, &job->memfd };
+	int *fds[] = { &job->sock, &job->uffd, &job->buffered, &job->direct, &job->memfd, &job->fourth };
 
 	for (size_t i = 0; i < ELEMENTSOF(fds); i++)
 		conn_close_fd(ring, *fds[i]);
@@ -65,6 +72,7 @@ void handle_end(struct handle *h, const char *reason)
 		w->stats->bad_messages++;
 		log_at(LOG_LEVEL_WARNING, h->file->e->name, h->pid, "connection ended: %s", reason);
 	}
+	kill_point("handle.ending");
 	request_abandon_all(h);
 	list_remove(&h->task.link);
 	list_remove(&h->ending.link);
@@ -75,16 +83,21 @@ void handle_end(struct handle *h, const char *reason)
 	h->sock = -1;
 	fault_unwatch(h->space);
 	h->space = NULL;
+	kill_point("handle.unwatched");
 	h->file = NULL;
 	xfer_unref(h->xfer);
 	h->xfer = NULL;
-	handle_count_hook(w, h->uid, h->cgroup_slot, -1);
+	free(h->restored);
+	h->restored = NULL;
+	if (h->attaching)
+		open_job_free(&w->ring, TAKE_PTR(h->attaching));
+	handle_count_hook(w, h->user, h->cgroup_slot, -1);
 	handle_unpin(h);
 }
 
 /* --- forked children: spaces without a socket --- */
 
-struct child { uid_t uid; uint32_t cgroup_slot; };
+struct child { uid_t uid; struct user_count *user; uint32_t cgroup_slot; };
 
 static void child_ending(struct task *t)
 {
@@ -92,9 +105,11 @@ static void child_ending(struct task *t)
 	struct worker *w = s->worker;
 	struct child *c = s->owner;
 
+	kill_point("child.ending");
 	s->owner = NULL;
+	w->children[s->toucher.client]--;
 	if (c)
-		handle_count_hook(w, c->uid, c->cgroup_slot, -1);
+		handle_count_hook(w, c->user, c->cgroup_slot, -1);
 	free(c);
 	fault_unwatch(s);
 }
@@ -114,7 +129,10 @@ void handle_end_all(struct worker *w)
 static void run_ending(struct task *t)
 {
 	struct handle *h = container_of(t, struct handle, ending);
+	struct pgc_msg m = { .type = PGC_MSG_ENDED };
 
+	if (h->closing && h->space->maps.map.n == 0 && !h->ended)
+		(void)conn_send(h->sock, &m, NULL, 0);
 	handle_end(h, NULL);
 }
 
@@ -133,7 +151,9 @@ void handle_reply(struct handle *h, const struct pgc_msg *reply, const int *fds,
 
 static void read_requests(struct handle *h)
 {
-	for (int i = 0; i < MESSAGES_PER_ROUND; i++) {
+	uint64_t start = now_ns();
+
+	for (int i = 0; i < MESSAGES_PER_ROUND && (i == 0 || now_ns() - start < TURN_NS); i++) {
 		int fds[PGC_FDS_MAX], r;
 		const char *reason = NULL;
 		unsigned n_fds = 0;
@@ -144,6 +164,10 @@ static void read_requests(struct handle *h)
 		r = conn_receive(&h->worker->ring, h->sock, &msg, fds, &n_fds, &reason);
 		if (r == -EAGAIN)
 			return;
+		if (r == -EMFILE) {
+			request_refuse(h, &msg, r);
+			continue;
+		}
 		if (r <= 0) {
 			handle_end(h, r == -EPROTO ? reason : NULL);
 			return;
@@ -168,8 +192,6 @@ static void run_reading(struct task *t)
 	handle_unpin(h);
 }
 
-static void watch_socket(struct handle *h);
-
 static void socket_ready(struct ring_op *op, int res, uint32_t cflags)
 {
 	struct handle *h = container_of(op, struct handle, poll);
@@ -177,10 +199,10 @@ static void socket_ready(struct ring_op *op, int res, uint32_t cflags)
 
 	h->pins++;
 	if (!h->ended && res >= 0)
-		read_requests(h);
+		worker_queue(h->worker, &h->task);
 	if (last) {
 		if (!h->ended && res >= 0)
-			watch_socket(h);
+			handle_watch(h);
 		else if (!h->ended && res != -ECANCELED)
 			handle_end(h, "its socket cannot be polled");
 		handle_unpin(h); /* the poll's own */
@@ -188,7 +210,7 @@ static void socket_ready(struct ring_op *op, int res, uint32_t cflags)
 	handle_unpin(h);
 }
 
-static void watch_socket(struct handle *h)
+void handle_watch(struct handle *h)
 {
 	h->pins++;
 	h->poll.done = socket_ready;
@@ -207,6 +229,11 @@ static void space_changed(struct space *s)
 		fault_confirm_unmapped(s);
 }
 
+static uint32_t saved_flags(const struct space *s, bool readable, bool writable)
+{
+	return (readable ? PGC_SAVED_READABLE : 0) | (writable ? PGC_SAVED_WRITABLE : 0) | (s->kernel_faults ? PGC_SAVED_KERNEL_FAULTS : 0);
+}
+
 static void child_changed(struct space *s)
 {
 	if (s->gone)
@@ -215,20 +242,57 @@ static void child_changed(struct space *s)
 
 static void child_forked(struct space *child, struct space *parent);
 
-static void adopt_child(struct space *s, uid_t uid, uint32_t cgroup_slot)
+static void keep_child(struct task *t)
 {
-	struct worker *w = s->worker;
-	struct child *c = calloc(1, sizeof(*c));
+	struct space *s = container_of(t, struct space, keeping);
+	int r = space_keep(s, -1);
 
+	if (r == 0)
+		twin_child_kept(s->uffd, space_record(s));
+	else if (r == -EAGAIN)
+		worker_retry(s->worker, t);
+	else
+		log_at(LOG_LEVEL_WARNING, s->file->e->name, s->pid, "a forked child would not survive the daemon: %s", strerror(-r));
+}
+
+void handle_keep_child(struct space *s) { keep_child(&s->keeping); }
+
+void handle_set_up_child(struct space *s)
+{
 	s->changed = child_changed;
 	s->forked = child_forked;
 	s->ending.run = child_ending;
-	ring_timer_arm(&w->ring, &w->child_timer, SPACE_CHECK_NS);
+	s->keeping.run = keep_child;
+}
+
+void handle_count_child(struct space *s, uid_t uid, struct user_count *user, uint32_t cgroup_slot)
+{
+	struct child *c = calloc(1, sizeof(*c));
+
+	s->worker->children[s->toucher.client]++;
+	ring_timer_arm(&s->worker->ring, &s->worker->child_timer, SPACE_CHECK_NS);
 	if (!c)
 		return; /* it is served all the same, and counted for nobody */
-	*c = (struct child){ uid, cgroup_slot };
+	*c = (struct child){ uid, user, cgroup_slot };
 	s->owner = c;
-	handle_count_hook(w, uid, cgroup_slot, 1);
+}
+
+static void adopt_child(struct space *s, struct space *parent, uid_t uid, struct user_count *user, uint32_t cgroup_slot)
+{
+	handle_set_up_child(s);
+	if (space_save_new(s, PGC_SAVED_CHILD | saved_flags(s, true, s->writable), uid, parent->id) == 0 && s->saved) {
+		s->saved->last_addr = s->last_addr;
+		keep_child(&s->keeping);
+	}
+	handle_count_child(s, uid, user, cgroup_slot);
+	if (s->owner)
+		handle_count_hook(s->worker, user, cgroup_slot, 1);
+	/* What the child has mapped is not known either, and it may store to it. */
+	if (parent->restoring) {
+		revive_space(s);
+		if (s->file->state == FILE_READY)
+			revive_ask(s);
+	}
 }
 
 static void child_forked(struct space *child, struct space *parent)
@@ -236,26 +300,36 @@ static void child_forked(struct space *child, struct space *parent)
 	struct child *c = parent->owner;
 
 	if (c)
-		adopt_child(child, c->uid, c->cgroup_slot);
+		adopt_child(child, parent, c->uid, c->user, c->cgroup_slot);
 }
 
 static void client_forked(struct space *child, struct space *parent)
 {
 	struct handle *h = parent->owner;
 
-	adopt_child(child, h->uid, h->cgroup_slot);
+	adopt_child(child, parent, h->uid, h->user, h->cgroup_slot);
+}
+
+void handle_adopt_child(struct space *child, struct space *parent)
+{
+	child->last_addr = parent->last_addr;
+	(void)space_copy(child, parent); /* which maps nothing yet */
+	child->file->e->kernel_fault_handles += child->kernel_faults;
+	parent->forked(child, parent);
 }
 
 /* --- opening --- */
 
-static void open_failed(struct open_job *job, int error)
+void (*handle_late_child_hook)(struct open_job *job);
+
+void handle_open_failed(struct open_job *job, int error)
 {
 	struct file *f = job->file;
 	struct pgc_msg reply;
 
 	conn_reply_init(&reply, &job->msg, error);
 	(void)conn_send(job->sock, &reply, NULL, 0);
-	handle_count_hook(job->worker, job->uid, job->cgroup_slot, -1);
+	handle_count_hook(job->worker, job->user, job->cgroup_slot, -1);
 	list_remove(&job->link);
 	open_job_free(&job->worker->ring, job);
 	if (f)
@@ -268,7 +342,7 @@ static void show_flags(struct file *f)
 		      (f->store->direct ? PGC_FILE_DIRECT : 0);
 }
 
-static int make_handle(struct open_job *job, struct handle **ret)
+int handle_make(struct open_job *job, struct handle **ret)
 {
 	struct file *f = job->file;
 	struct worker *w = job->worker;
@@ -283,6 +357,7 @@ static int make_handle(struct open_job *job, struct handle **ret)
 		return r;
 	}
 	job->uffd = -1;
+	twin_knows(h->space->uffd);
 	h->worker = w;
 	h->file = f;
 	h->sock = take_fd(&job->sock);
@@ -290,6 +365,7 @@ static int make_handle(struct open_job *job, struct handle **ret)
 	h->writable = job->writable;
 	h->pid = job->pid;
 	h->uid = job->uid;
+	h->user = job->user;
 	h->cgroup_slot = job->cgroup_slot;
 	h->errseq = f->errseq;
 	h->pins = 1;
@@ -305,9 +381,12 @@ static int make_handle(struct open_job *job, struct handle **ret)
 	h->space->has_handle = true;
 	h->space->writable = job->writable && job->readable;
 	h->space->pid = job->pid;
+	h->space->start_time = job->start_time;
 	h->space->toucher = (struct toucher){
-		.cgroup = job->cgroup, .domain = domain_get(w, job->tenant[0], job->tenant[1]), .client = budget_dirty_slot(job->pid),
+		.cgroup = job->cgroup, .domain = domain_get(w, job->tenant[0], job->tenant[1]), .user = job->user,
+		.client = budget_client_slot(w->budget, job->pid),
 	};
+	h->task.flow = h->ending.flow = worker_flow(&h->space->toucher);
 	readahead_set_init(&h->readahead);
 	h->space->kernel_faults = job->kernel_faults;
 	h->space->changed = space_changed;
@@ -318,42 +397,132 @@ static int make_handle(struct open_job *job, struct handle **ret)
 	return 0;
 }
 
+static void keep_opened(struct task *t);
+static void attached(struct space *s);
+static void refuse_opened(struct open_job *job, int error);
+
 static void opened(struct store_op *op, ssize_t result)
 {
 	struct open_job *job = container_of(op, struct open_job, stat_op);
 	struct file *f = job->file;
 	struct handle *h = NULL;
-	struct pgc_msg reply;
-	int fds[2], r = (int)result;
+	bool known = false; /* to the daemon before */
+	int r = (int)result;
 
 	if (r == 0 && job->worker->draining)
 		r = -ESHUTDOWN;
+	kill_point("open.stat_done");
 	if (r == 0)
 		r = file_opened(f, &job->stat);
 	if (r == 0)
-		r = make_handle(job, &h);
+		r = handle_make(job, &h);
 	if (r < 0) {
-		open_failed(job, r);
+		handle_open_failed(job, r);
 		return;
 	}
+	kill_point("open.handle_made");
 	list_remove(&job->link);
+	job->handle = h;
+	h->pins++;
+	job->task.run = keep_opened;
+	list_init(&job->task.link);
+	if (job->msg.type == PGC_MSG_ATTACH) {
+		revive_space(h->space);
+		h->space->unheard = true;
+		h->space->revived = attached;
+		known = attach_take_record(h->space, job->msg.attach.handle, h->uid, saved_flags(h->space, h->readable, h->writable));
+	}
+	if (!known)
+		r = space_save_new(h->space, saved_flags(h->space, h->readable, h->writable), h->uid, 0);
+	if (h->space->saved)
+		h->errseq = h->space->saved->errseq;
+	if (r < 0)
+		refuse_opened(job, r);
+	else
+		keep_opened(&job->task);
+}
+
+void handle_answer_open(struct handle *h, const struct pgc_msg *request)
+{
+	struct file *f = h->file;
+	struct pgc_msg reply;
+	int fds[2] = { f->control_ro, h->writable ? f->memfd : f->memfd_ro };
+
+	conn_reply_init(&reply, request, 0);
+	reply.open_reply = (struct pgc_open_reply){
+		.file_dev = f->dev, .file_ino = f->ino, .size = f->size, .file = f->slot, .handle = h->space->id,
+		.orphan_timeout_ms = h->worker->config->orphan_timeout_ms,
+		.flags = (h->worker->caps->fork_events ? PGC_HANDLE_FORK_EVENTS : 0) |
+			 (h->space->kernel_faults ? PGC_HANDLE_KERNEL_FAULTS : 0),
+	};
+	handle_reply(h, &reply, fds, h->readable && request->type == PGC_MSG_OPEN ? 2 : 1);
+	space_save_answered(h->space);
+}
+
+/* The handle is made and kept: from here on the client has it. */
+static void begin_handle(struct open_job *job)
+{
+	struct file *f = job->file;
+	struct handle *h = job->handle;
+
 	show_flags(f);
 	if (h->space->writable)
 		ring_timer_arm(&f->worker->ring, &f->worker->audit_timer, AUDIT_NS);
 	warm_opened(f, &h->space->toucher);
 	job->worker->stats->handles_opened++;
-	conn_reply_init(&reply, &job->msg, 0);
-	reply.open_reply = (struct pgc_open_reply){
-		.file_dev = f->dev, .file_ino = f->ino, .size = f->size, .file = f->slot,
-		.flags = (job->worker->caps->fork_events ? PGC_HANDLE_FORK_EVENTS : 0) |
-			 (job->kernel_faults ? PGC_HANDLE_KERNEL_FAULTS : 0),
-	};
-	fds[0] = f->control_fd;
-	fds[1] = h->writable ? f->memfd : f->memfd_ro;
-	fault_watch(h->space);
-	watch_socket(h);
-	handle_reply(h, &reply, fds, h->readable && job->msg.type == PGC_MSG_OPEN ? 2 : 1);
+	kill_point("open.answering");
+	handle_watch(h);
+	handle_answer_open(h, &job->msg);
+	kill_point("open.answered");
+}
+
+static void refuse_opened(struct open_job *job, int error)
+{
+	struct handle *h = job->handle;
+	struct pgc_msg reply;
+
+	if (!h->ended) {
+		conn_reply_init(&reply, &job->msg, error);
+		handle_reply(h, &reply, NULL, 0);
+		handle_end(h, NULL);
+	}
+	handle_unpin(h);
 	open_job_free(&job->worker->ring, job);
+}
+
+static void keep_opened(struct task *t)
+{
+	struct open_job *job = container_of(t, struct open_job, task);
+	struct handle *h = job->handle;
+	int r = h->ended ? -ECONNRESET : file_keep(job->file);
+
+	if (r == 0)
+		r = space_keep(h->space, h->sock);
+	if (r == -EAGAIN) {
+		worker_retry(job->worker, t);
+	} else if (r < 0) {
+		refuse_opened(job, r);
+	} else if (job->msg.type == PGC_MSG_ATTACH) {
+		h->attaching = job;
+		handle_unpin(h);
+		fault_watch(h->space);
+		revive_ask(h->space);
+	} else {
+		fault_watch(h->space);
+		begin_handle(job);
+		handle_unpin(h);
+		open_job_free(&job->worker->ring, job);
+	}
+}
+
+/* What it has mapped is known: now it is answered. */
+static void attached(struct space *s)
+{
+	struct handle *h = s->owner;
+	struct open_job *job = TAKE_PTR(h->attaching);
+
+	begin_handle(job);
+	open_job_free(&h->worker->ring, job);
 }
 
 /* CLONE: the memfd that came must be this file's own. */
@@ -361,7 +530,7 @@ static int check_clone(struct open_job *job, struct file *f)
 {
 	struct stat ours, theirs;
 
-	if (!f || !f->store || f->state != FILE_READY)
+	if (!f || !f->store || f->state == FILE_IDLE) /* one that is taken over just now has a store, and is not ready yet */
 		return -ESTALE;
 	if (fstat(f->memfd, &ours) < 0 || fstat(job->memfd, &theirs) < 0)
 		return -errno;
@@ -374,11 +543,12 @@ static int open_store(struct open_job *job, struct file *f)
 
 	if (job->msg.type == PGC_MSG_CLONE)
 		return 0;
-	if (job->msg.open.uri[0]) {
+	if (job->msg.type == PGC_MSG_OPEN && job->msg.open.uri[0]) {
 		if (!f->store)
 			r = mem_store_open(&f->store, &job->worker->ring, job->msg.open.uri);
 		return r;
 	}
+	f->saved->dio_align = MAX(f->saved->dio_align, job->dio_align);
 	if (f->store) {
 		file_store_add(f->store, take_fd(&job->buffered), take_fd(&job->direct), job->dio_align);
 		return 0;
@@ -389,6 +559,28 @@ static int open_store(struct open_job *job, struct file *f)
 	return r;
 }
 
+/*
+ * A file that nobody has open keeps its memory, but not its inode: the number may be another file's by now, and who had the first one open may have kept its
+ * memory, to write. Where no time of birth tells, one that has changed counts as another.
+ */
+static bool is_another(const struct file *f, const struct open_job *job)
+{
+	if (f->state != FILE_IDLE || job->msg.type == PGC_MSG_CLONE)
+		return false;
+	if (!memory_is_of(f->memfd, job->dev, job->ino, job->birth))
+		return true;
+	return job->birth == 0 && job->msg.type == PGC_MSG_OPEN && !job->msg.open.uri[0] && f->e->dirty == 0 && f->pins.map.n == 0 &&
+	       file_version_differs(f, job->size, job->mtime, job->ctime);
+}
+
+static void forget_removed(struct file *f)
+{
+	if (f->e->dirty > 0)
+		log_at(LOG_LEVEL_ERROR, f->e->name, 0, "was removed, and another file has its number: %llu dirty pages are lost",
+		       (unsigned long long)f->e->dirty);
+	file_free(f);
+}
+
 void handle_open(struct open_job *job)
 {
 	struct worker *w = job->worker;
@@ -397,46 +589,79 @@ void handle_open(struct open_job *job)
 
 	list_init(&job->link);
 	if (w->draining) {
-		open_failed(job, -ESHUTDOWN);
+		handle_open_failed(job, -ESHUTDOWN);
+		return;
+	}
+	if (job->msg.type == PGC_MSG_CHILD) {
+		if (handle_late_child_hook)
+			handle_late_child_hook(job);
+		else
+			handle_open_failed(job, -ESRCH);
+		return;
+	}
+	if (f && is_another(f, job)) {
+		forget_removed(f);
+		f = NULL;
+	}
+	if (job->msg.type == PGC_MSG_ATTACH) {
+		attach_open(job);
 		return;
 	}
 	if (job->msg.type == PGC_MSG_CLONE) {
 		r = check_clone(job, f);
 		if (r < 0) {
-			open_failed(job, r);
+			handle_open_failed(job, r);
 			return;
 		}
 	}
+	if (!f && attach_park(job))
+		return;
 	if (!f) {
-		r = file_new(&f, w, job->dev, job->ino, job->name);
+		r = file_new(&f, w, job->dev, job->ino, job->birth, job->name);
 		if (r < 0) {
-			open_failed(job, r);
+			handle_open_failed(job, r);
 			return;
 		}
 		ops_file_init(f);
 	}
+	handle_open_on(job, f, false);
+}
+
+void handle_open_on(struct open_job *job, struct file *f, bool dead)
+{
+	struct worker *w = job->worker;
+	int r;
+
 	job->file = f;
 	list_append(&f->opening, &job->link);
-	if (job->msg.type == PGC_MSG_OPEN) {
+	if (job->msg.type != PGC_MSG_CLONE) {
 		f->retain = job->retain;
 		f->warm_start = job->warm_start;
 		f->readahead_max = job->readahead_max;
 	}
+	kill_point("open.file_made");
 	if (f->state == FILE_IDLE) {
 		f->state = FILE_OPENING;
 		file_set_name(f, job->name);
 	}
 	r = open_store(job, f);
-	if (r == 0) {
+	kill_point("open.store_made");
+	if (r == 0 && dead)
+		revive_file(f);
+	if (r == 0 && job->msg.type == PGC_MSG_ATTACH) {
+		/* A forked child's is new. */
+		r = uffd_accept(job->uffd, w->caps) == 0 || uffd_is_readable(job->uffd, w->caps) ? 0 : -EINVAL;
+	} else if (r == 0) {
 		r = uffd_accept(job->uffd, w->caps);
 		if (r < 0)
 			log_at(LOG_LEVEL_WARNING, f->e->name, job->pid,
 			       "open refused: the userfaultfd is none, or blocking, or configured already: %s", strerror(-r));
 	}
 	if (r < 0) {
-		open_failed(job, r);
+		handle_open_failed(job, r);
 		return;
 	}
+	kill_point("open.uffd_accepted");
 	job->stat_op.done = opened;
 	f->store->ops->stat(f->store, &job->stat_op, &job->stat);
 }

@@ -144,10 +144,10 @@ static int map_chunks(struct host_mapper *m, uint64_t first, uint64_t last, bool
 	int err;
 
 	for (uint64_t index = first; index <= last; index++, at++) {
-		struct host_chunk *c = &m->chunk[at];
+		struct host_chunk *c = at < m->n ? &m->chunk[at] : NULL;
 
-		if (at == m->n || c->index != index) {
-			uint64_t end = at < m->n ? MIN(c->index, last + 1) : last + 1;
+		if (!c || c->index != index) {
+			uint64_t end = c ? MIN(c->index, last + 1) : last + 1;
 
 			err = map_run(m, at, index, end - index, write);
 			if (err)

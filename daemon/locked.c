@@ -198,7 +198,7 @@ static void looked(struct ring_op *op, int res, uint32_t cflags)
 			from++;
 		while (from + n < l->n_found && by_file(&l->found[from + n], &key) == 0)
 			n++;
-		take_over(w, f, l->found + from, n, &rd);
+		take_over(w, f, n > 0 ? l->found + from : NULL, n, &rd);
 	}
 	w->look_again |= rd.more;
 	if (rd.more && !w->draining && !w->stopped)

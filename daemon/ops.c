@@ -3,7 +3,7 @@
  * Writes, truncations and fallocate of a file, one at a time.
  *
  * A write copies with pwrite(2) from the client's memory into the memfd, 256 KiB a round. Pages that it covers in part are filled
- * first; whole ones are not read. Nothing is being filled in the range while it copies. A truncation or a hole first puts up the
+ * first; whole ones are not read. Nothing is being filled in the range while it copies. What the store's file system cannot have is refused before. A truncation or a hole first puts up the
  * barrier, behind which new faults, fills and write-outs wait, lets write-outs there finish, changes the store, and
  * then the memory: a store that fails leaves all as it was.
  * Runs on the file's worker. May call file, fill, writeback, reclaim and the store.
@@ -14,15 +14,23 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 
+#include "daemon/file_save.h"
+#include "daemon/kill_point.h"
 #include "daemon/reclaim.h"
 #include "daemon/writeback.h"
 
+#define HOLD_NS 1000000000ull
+#define SIZE_SURE ((uint64_t)INT32_MAX) /* bytes that every file system takes */
 #define WAIT 1                       /* a step's answer: it comes back by itself */
 
-static void op_again(struct file_op *op)
+/* In the turn of whose operation comes next. */
+static void queue_ops(struct file *f)
 {
-	worker_queue(op->file->worker, &op->file->ops_task);
+	f->ops_task.flow = worker_flow(&list_first(&f->ops, struct file_op, link)->toucher);
+	worker_queue(f->worker, &f->ops_task);
 }
+
+static void op_again(struct file_op *op) { queue_ops(op->file); }
 
 static void op_ready(struct waiter *w, int error)
 {
@@ -120,7 +128,8 @@ static void mark_written(struct file_op *op, uint64_t from, uint64_t to)
 
 		block_touched(b, pages, POLICY_CALL | POLICY_WRITE);
 		block_set_resident(b, pages, POLICY_CALL | POLICY_WRITE);
-		block_dirtied_by(b, op->toucher.client);
+		kill_point("write.resident");
+		block_dirtied_by(b, &op->toucher);
 		block_set_dirty(b, pages);
 		block_apply_keep(b);
 	}
@@ -141,7 +150,7 @@ static int write_chunk(struct file_op *op, uint64_t lo, uint64_t hi)
 		return (int)op->store_op.result; /* a page at an end could not be read */
 	if (file_is_stuck(f))
 		return f->last_error;
-	if (!budget_may_dirty(w->budget, op->toucher.client)) {
+	if (!budget_may_dirty(w->budget, op->toucher.client, op->toucher.user)) {
 		if (!op->throttled)
 			w->stats->throttled++;
 		op->throttled = true;
@@ -184,7 +193,9 @@ static int write_chunk(struct file_op *op, uint64_t lo, uint64_t hi)
 
 	if (hi > f->size)
 		file_zero_tail(f, f->size);
+	kill_point("write.room_made");
 	n = pwrite(f->memfd, op->src + op->moved, (size_t)(hi - lo), (off_t)lo);
+	kill_point("write.copied");
 	if (n < 0) {
 		error = -errno;
 		n = 0;
@@ -219,25 +230,84 @@ static int write_chunk(struct file_op *op, uint64_t lo, uint64_t hi)
 		return error;
 	}
 	file_grown(f, full);
+	kill_point("write.grown");
 	op->moved += (uint64_t)n;
 	mark_written(op, from, to);
+	kill_point("write.marked");
 	return 0;
+}
+
+/* WRITE_ASKED waits for the store; its answer is the step after. */
+enum { WRITE_BEGIN, WRITE_ASKED, WRITE_ANSWERED, WRITE_COPIES };
+
+static void store_answered(struct store_op *so, ssize_t result);
+
+/*
+ * Whether the store's file system takes a file that long, before anything in the cache is: at the write-out it would be too late. The kernel compares any fallocate with its limit
+ * before it asks the file system, and this one no file system carries out: nothing can be taken out of a file that is no block, and beyond the end. So it does not matter when it
+ * comes to the store.
+ */
+static int ask_for_size(struct file_op *op, uint64_t size)
+{
+	struct file *f = op->file;
+
+	op->step = WRITE_ASKED;
+	op->asked = size;
+	op->store_op.done = store_answered;
+	file_moving(f); /* some note the time of the attempt */
+	f->store->ops->fallocate(f->store, &op->store_op, FALLOC_FL_COLLAPSE_RANGE, size - 1, 1);
+	return WAIT;
+}
+
+static int begin_write(struct file_op *op)
+{
+	struct file *f = op->file;
+	uint64_t end;
+
+	if (op->append)
+		op->off = f->size;
+	if (op->off > (uint64_t)INT64_MAX - op->len)
+		return -EFBIG;
+	if (!f->store->writable)
+		return -EBADF;
+	end = op->off + op->len;
+	if (op->len == 0 || end <= MAX(f->size, MAX(f->size_sure, SIZE_SURE)))
+		return 0;
+	return ask_for_size(op, end <= INT64_MAX / 2 ? end * 2 : end); /* so that one that grows and grows asks seldom */
+}
+
+static int size_answered(struct file_op *op)
+{
+	uint64_t end = op->off + op->len;
+	ssize_t result = op->store_op.result;
+
+	if (result == -EFBIG)
+		return op->asked > end ? ask_for_size(op, end) : -EFBIG;
+	if (result == -EINVAL || result == -EOPNOTSUPP)
+		op->file->size_sure = op->asked;
+	return 0; /* anything else says nothing about it */
 }
 
 static int step_write(struct file_op *op)
 {
 	struct file *f = op->file;
 	uint64_t lo, hi;
-	int r;
+	int r = 0;
 
-	if (op->step == 0) {
-		op->step = 1;
-		if (op->append)
-			op->off = f->size;
-		if (op->off > (uint64_t)INT64_MAX - op->len)
-			return -EFBIG;
-		if (!f->store->writable)
-			return -EBADF;
+	if (op->step == WRITE_ASKED)
+		return WAIT;
+	if (op->step == WRITE_BEGIN)
+		r = begin_write(op);
+	else if (op->step == WRITE_ANSWERED)
+		r = size_answered(op);
+	if (r)
+		return r;
+	if (op->step != WRITE_COPIES) {
+		op->step = WRITE_COPIES;
+		op->store_op.result = 0;
+		if (op->handle && !op->held)
+			file_save_op(f, op->kind, 0, op->handle, op->tag, op->off, op->len);
+		kill_point("write.begun");
 	}
 	if (op->len == 0)
 		return 0;
@@ -286,6 +356,9 @@ static int step_truncate(struct file_op *op)
 			return -EFBIG;
 		if (!f->store->writable)
 			return -EINVAL;
+		if (op->handle)
+			file_save_op(f, op->kind, 0, op->handle, op->tag, op->off, 0);
+		kill_point("truncate.begun");
 		if (op->off < f->size)
 			put_barrier(f, op->off / PAGE_SIZE_, ~0ull);
 		op->step = BARRIER;
@@ -297,13 +370,16 @@ static int step_truncate(struct file_op *op)
 		op->store_op.done = store_answered;
 		file_moving(f);
 		f->store->ops->truncate(f->store, &op->store_op, op->off);
+		kill_point("truncate.store_asked");
 		return WAIT;
 	case ASKED:
 		return WAIT;
 	default:
 		r = (int)op->store_op.result;
 		if (r == 0) {
+			kill_point("truncate.store_done");
 			r = file_set_size(f, op->off);
+			kill_point("truncate.memory_done");
 			f->store_size = op->off;
 			file_changed(f);
 		}
@@ -345,6 +421,7 @@ static void punch_memory(struct file *f, uint64_t off, uint64_t end)
 		return;
 	if (file_punch(f, from, to - from) < 0)
 		return;
+	kill_point("fallocate.punched");
 	for (index = from / PGC_BLOCK_PAGES; (b = block_tree_next(&f->blocks, index, false)) && block_first(b) < to;) {
 		index = b->e->index + 1;
 		block_forget(b, block_mask(b, from, to));
@@ -383,6 +460,9 @@ static int step_fallocate(struct file_op *op)
 		r = fallocate_check(op);
 		if (r < 0)
 			return r;
+		if (op->handle)
+			file_save_op(f, op->kind, op->mode, op->handle, op->tag, op->off, op->len);
+		kill_point("fallocate.begun");
 		if (zeroes)
 			put_barrier(f, op->off / PAGE_SIZE_, page_up(end));
 		op->step = BARRIER;
@@ -394,6 +474,7 @@ static int step_fallocate(struct file_op *op)
 		op->store_op.done = store_answered;
 		file_moving(f);
 		f->store->ops->fallocate(f->store, &op->store_op, op->mode, op->off, op->len);
+		kill_point("fallocate.store_asked");
 		return WAIT;
 	case ASKED:
 	case EXTENDING:
@@ -404,13 +485,16 @@ static int step_fallocate(struct file_op *op)
 		    ((op->mode & FALLOC_FL_KEEP_SIZE) || end < f->size)) {
 			/* The dirty pages that would have made the store this long may be among those that go. */
 			op->step = EXTENDING;
+			kill_point("fallocate.extending");
 			f->store->ops->truncate(f->store, &op->store_op, f->size);
 			return WAIT;
 		}
 		if (op->step == EXTENDED && r == 0)
 			f->store_size = f->size;
+		kill_point("fallocate.store_done");
 		if (zeroes && (r == 0 || op->step == EXTENDED))
 			punch_memory(f, op->off, end); /* the store has zeros there, whatever came after */
+		kill_point("fallocate.memory_done");
 		if (r == 0) {
 			if (!(op->mode & FALLOC_FL_KEEP_SIZE)) {
 				f->store_size = MAX(f->store_size, end);
@@ -437,19 +521,81 @@ static int step_extend(struct file_op *op)
 		/* No write-out goes beyond the file's size, so this cannot cut what one has just written. */
 		op->step = ASKED;
 		op->store_op.done = store_answered;
+		file_save_op(f, op->kind, 0, 0, 0, f->size, 0); /* if it ended after our death, it could cut what the next daemon writes */
 		file_moving(f);
 		f->store->ops->truncate(f->store, &op->store_op, f->size);
+		kill_point("extend.store_asked");
 		return WAIT;
 	case ASKED:
 		return WAIT;
 	default:
+		kill_point("extend.store_done");
 		if (op->store_op.result == 0)
 			f->store_size = f->size;
 		return (int)op->store_op.result;
 	}
 }
 
+/* --- hold --- */
+
+static void hold_expired(struct ring_timer *t)
+{
+	struct file_op *op = container_of(t, struct file_op, timer);
+
+	op->file->timers--;
+	op->step = ANSWERED;
+	op_again(op);
+}
+
+static int step_hold(struct file_op *op)
+{
+	if (op->step == BEGIN) {
+		op->step = ASKED;
+		op->file->timers++;
+		ring_timer_init(&op->timer, hold_expired);
+		op->timer.cancelled = hold_expired;
+		ring_timer_arm(&op->file->worker->ring, &op->timer, HOLD_NS);
+	}
+	return op->step == ASKED ? WAIT : 0;
+}
+
+/* The append that a hold waits for goes where the dead daemon had begun it, before all others. Whether `op` is it. */
+static bool take_held_place(struct file *f, struct file_op *op)
+{
+	struct file_op *hold = list_first(&f->ops, struct file_op, link);
+
+	if (!hold || hold->kind != FILE_OP_HOLD || op->kind != FILE_OP_WRITE || op->handle != hold->handle || op->tag != hold->tag)
+		return false;
+	op->off = hold->off;
+	op->append = false;
+	op->held = true;
+	list_insert_before(hold->link.next, &op->link);
+	if (hold->timer.armed)
+		ring_cancel(&f->worker->ring, &hold->timer.op); /* it expires now */
+	return true;
+}
+
 /* --- the queue --- */
+
+static void finish_op(struct file *f, struct file_op *op, int error)
+{
+	struct file_op *next;
+
+	list_remove(&op->link);
+	f->requests++; /* whoever is told may be the last to use the file */
+	kill_point("operation.done");
+	op->done(op, error);
+	f->requests--;
+	/* The record of an append that was held is right as it is, and must not be missing for a moment: the file may have grown by it. */
+	next = list_first(&f->ops, struct file_op, link);
+	if (!next || !next->held)
+		file_save_op_end(f);
+	if (next)
+		queue_ops(f);
+	else if ((f->times.moved || (f->e->dirty == 0 && !f->version.valid)) && list_empty(&f->writes))
+		file_refresh_version(f);
+	file_maybe_idle(f);
+}
 
 static void run_ops(struct task *t)
 {
@@ -459,6 +605,14 @@ static void run_ops(struct task *t)
 
 	if (!op || !list_empty(&op->waiter.link) || !list_empty(&op->parked.link))
 		return;
+	if (f->hold_writes && op->kind != FILE_OP_WRITE && op->kind != FILE_OP_HOLD) {
+		list_append(&f->worker->lifeline_wait, &op->parked.link); /* what a dead daemon has asked of the store may come after ours */
+		return;
+	}
+	if (op->step == 0 && op->was_done && op->was_done(op, &r)) {
+		finish_op(f, op, r);
+		return;
+	}
 	switch (op->kind) {
 	case FILE_OP_WRITE:
 		r = step_write(op);
@@ -469,21 +623,15 @@ static void run_ops(struct task *t)
 	case FILE_OP_FALLOCATE:
 		r = step_fallocate(op);
 		break;
+	case FILE_OP_HOLD:
+		r = step_hold(op);
+		break;
 	default:
 		r = step_extend(op);
 		break;
 	}
-	if (r == WAIT)
-		return;
-	list_remove(&op->link);
-	f->requests++; /* whoever is told may be the last to use the file */
-	op->done(op, r);
-	f->requests--;
-	if (!list_empty(&f->ops))
-		worker_queue(f->worker, t);
-	else if ((f->times.moved || (f->e->dirty == 0 && !f->version.valid)) && list_empty(&f->writes))
-		file_refresh_version(f);
-	file_maybe_idle(f);
+	if (r != WAIT)
+		finish_op(f, op, r);
 }
 
 void ops_queue(struct file *f, struct file_op *op)
@@ -495,7 +643,8 @@ void ops_queue(struct file *f, struct file_op *op)
 	waiter_init(&op->waiter, op_ready);
 	list_init(&op->parked.link);
 	op->parked.resume = op_resume;
-	list_append(&f->ops, &op->link);
+	if (!take_held_place(f, op))
+		list_append(&f->ops, &op->link);
 	op_again(op);
 }
 

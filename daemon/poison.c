@@ -6,6 +6,7 @@
  */
 #include "daemon/poison.h"
 
+#include "daemon/file_save.h"
 #include "daemon/fill.h"
 
 #define POISON_PER_TURN    64u
@@ -42,6 +43,8 @@ void poison_heal(struct file *f, uint64_t first, uint64_t n)
 		free(p);
 	}
 	f->poison_backoff = 0;
+	if (list_empty(&f->poisoned))
+		f->saved->n_poisoned = 0;
 }
 
 static void poison_timer_expired(struct ring_timer *t)
@@ -95,6 +98,7 @@ int poison_page(struct space *s, uint64_t addr, uint64_t page, bool shared)
 	list_append(&f->poisoned, &p->by_file);
 	list_append(&s->poisoned, &p->by_space);
 	f->n_poisoned++;
+	file_save_poisoned(f, page);
 	s->worker->stats->poisoned_pages++;
 	if (!f->poison_timer.expired) {
 		ring_timer_init(&f->poison_timer, poison_timer_expired);
@@ -102,4 +106,40 @@ int poison_page(struct space *s, uint64_t addr, uint64_t page, bool shared)
 	}
 	poison_arm(f);
 	return 0;
+}
+
+struct restored { struct space *s; uint64_t page; };
+
+static int restore_poisoned(void *arg, struct range r, uint64_t off, uint64_t attr)
+{
+	const struct restored *x = arg;
+	struct space *s = x->s;
+	uint64_t first = off / PAGE_SIZE_;
+	struct poisoned *p;
+
+	if (x->page < first || x->page >= first + (r.end - r.start) / PAGE_SIZE_)
+		return 0;
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return 0;
+	*p = (struct poisoned){ .space = s, .addr = r.start + (x->page - first) * PAGE_SIZE_, .page = x->page, .shared = attr & SEG_SHARED };
+	list_append(&s->file->poisoned, &p->by_file);
+	list_append(&s->poisoned, &p->by_space);
+	s->file->n_poisoned++;
+	return 0;
+}
+
+void poison_restore(struct space *s, uint64_t page)
+{
+	struct file *f = s->file;
+	struct restored x = { s, page };
+
+	(void)file_range_set_walk(&s->maps, (struct range){ 0, ~0ull }, restore_poisoned, &x);
+	if (list_empty(&f->poisoned))
+		return;
+	if (!f->poison_timer.expired) {
+		ring_timer_init(&f->poison_timer, poison_timer_expired);
+		f->poison_backoff = 0;
+	}
+	poison_arm(f);
 }

@@ -10,3 +10,5 @@
 int poison_page(struct space *s, uint64_t addr, uint64_t page, bool shared);
 /* Pages [first, first + n) have become resident: those of them that are poisoned are mapped. */
 void poison_heal(struct file *f, uint64_t first, uint64_t n);
+/* The page may have been poisoned where the space has it, by a daemon that is gone: it is read again, and mapped there. */
+void poison_restore(struct space *s, uint64_t page);

@@ -16,6 +16,7 @@
 
 #include "daemon/domain.h"
 #include "daemon/file.h"
+#include "daemon/kill_point.h"
 #include "daemon/writeback.h"
 
 #define BATCH         64u            /* pages that are given up together */
@@ -105,7 +106,9 @@ static void give_run(struct giving *g, unsigned from, unsigned to)
 	uint64_t page = block_first(first) + g->item[from].bit, n = to - from;
 	bool copied = demote && copy_out(f, g, from, to);
 
+	kill_point("reclaim.copied");
 	file_bump_seq(f);
+	kill_point("reclaim.punching");
 	if (file_punch(f, page, n) < 0) {
 		/* They stay, in main memory, and unknown to the policy until the walk is over. */
 		for (unsigned i = from; i < to; i++) {
@@ -115,6 +118,7 @@ static void give_run(struct giving *g, unsigned from, unsigned to)
 		}
 		return;
 	}
+	kill_point("reclaim.punched");
 	for (unsigned i = from; i < to; i++) {
 		struct block *b = g->item[i].b;
 		uint64_t bit = 1ull << g->item[i].bit;
@@ -129,6 +133,7 @@ static void give_run(struct giving *g, unsigned from, unsigned to)
 			block_maybe_free(b);
 	}
 	g->w->stats->reclaimed += n;
+	kill_point("reclaim.given_up");
 	if (copied)
 		g->w->stats->demoted += n;
 }
@@ -201,6 +206,7 @@ static bool drop_page(void *arg, policy_key key, uint32_t slot)
 	if (!b || !(b->second & (1ull << bit)))
 		return true; /* its copy failed */
 	b->second &= ~(1ull << bit);
+	kill_point("reclaim.dropped");
 	domain_put_slot(g->w, g->d, slot);
 	block_maybe_free(b); /* not if it is among those gathered: these are resident still */
 	return true;
@@ -530,6 +536,7 @@ void reclaim_restore(struct block *b, uint64_t pages, unsigned flags)
 		bytes = bytes_in(f, first, n);
 		iov[n - 1].iov_len -= n * PAGE_SIZE_ - bytes; /* the memfd is no longer than the file */
 		moved = pwritev(f->memfd, iov, (int)n, (off_t)(first * PAGE_SIZE_));
+		kill_point("reclaim.restoring");
 		if (moved < (ssize_t)bytes) { /* no memory, or a client cut the memfd: they are read again */
 			block_forget_second(b, run);
 			file_heal(f);
@@ -543,6 +550,7 @@ void reclaim_restore(struct block *b, uint64_t pages, unsigned flags)
 			policy_soft_fault(d->policy, key, flags);
 			domain_put_slot(w, d, slot);
 		}
+		kill_point("reclaim.restored");
 		b->second &= ~run;
 		budget_charge(w, d, n);
 		block_came_back(b, run);

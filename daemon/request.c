@@ -13,9 +13,12 @@
 #include <sys/mman.h>
 
 #include "daemon/conn.h"
+#include "daemon/file_save.h"
+#include "daemon/kill_point.h"
 #include "daemon/log.h"
 #include "daemon/ops.h"
 #include "daemon/seek.h"
+#include "daemon/space_save.h"
 #include "daemon/writeback.h"
 
 #define POPULATE_STEP   (512 * PAGE_SIZE_)
@@ -31,6 +34,7 @@ struct request {
 	struct parked parked;
 	int error;                 /* of a waiter */
 	uint64_t done;             /* READ, POPULATE: bytes */
+	bool answered_before;      /* by a daemon that is gone: the answer is repeated */
 	bool begun, stream;        /* READ: readahead knows of it; it is part of a stream */
 	struct sync_dirty sync;
 	struct store_sync store_sync;
@@ -75,9 +79,14 @@ static void request_end(struct request *r, int error)
 {
 	struct handle *h = r->handle;
 
+	kill_point("request.ended");
 	if (h) {
 		r->reply.status = (uint32_t)-error;
+		if (!r->answered_before)
+			space_save_done(h->space, &r->msg, &r->reply);
+		kill_point("request.done");
 		handle_reply(h, &r->reply, NULL, 0);
+		kill_point("request.answered");
 	}
 	request_free(r);
 }
@@ -225,6 +234,7 @@ static void advance_read(struct request *r)
 		return;
 	}
 	r->reply.read_reply.len = r->done;
+	kill_point("read.resident");
 	r->reply.read_reply.size = f->size;
 	r->reply.read_reply.seq = f->control->seq;
 	/* Bytes before the page that could not be read are a short read; the next one says why. */
@@ -292,7 +302,11 @@ static void synced(struct request *r, int error)
 	if (h && h->errseq != f->errseq) {
 		h->errseq = f->errseq;
 		error = f->errseq_code;
+		r->reply.status = (uint32_t)-error;
+		space_save_done(h->space, &r->msg, &r->reply);
+		space_save_errseq(h->space, h->errseq);
 	}
+	kill_point("fsync.done");
 	if (!f->version.valid && list_empty(&f->writes) && list_empty(&f->ops))
 		file_refresh_version(f);
 	request_end(r, error);
@@ -343,6 +357,7 @@ static void sync_written(struct sync_dirty *s, int error)
 
 	uint64_t from, to;
 
+	kill_point("fsync.pages_written");
 	sync_range(r, &from, &to);
 	if (!error && r->file->store_size < MIN(r->file->size, to * PAGE_SIZE_)) {
 		/* Dirty pages beyond the range would make the store long enough to have it; they are not written now. */
@@ -383,10 +398,24 @@ static int start_async(struct request *r)
 
 /* --- WRITE, TRUNCATE, FALLOCATE --- */
 
+/* Only a request that comes once more can have been carried out. */
+static bool op_was_done(struct file_op *op, int *ret_error)
+{
+	struct request *r = container_of(op, struct request, file_op);
+
+	r->answered_before = r->handle && r->msg.status == PGC_REQUEST_AGAIN && space_was_done(r->handle->space, &r->msg, &r->reply);
+	*ret_error = -(int)r->reply.status;
+	return r->answered_before;
+}
+
 static void file_op_done(struct file_op *op, int error)
 {
 	struct request *r = container_of(op, struct request, file_op);
 
+	if (r->answered_before) {
+		request_end(r, error);
+		return;
+	}
 	r->reply.write_reply.len = op->kind == FILE_OP_WRITE ? op->moved : 0;
 	r->reply.write_reply.off = op->kind == FILE_OP_WRITE ? op->off : 0;
 	r->reply.write_reply.size = r->file->size;
@@ -420,7 +449,7 @@ static int begin_write(struct request *r, int fd)
 
 	r->file_op = (struct file_op){
 		.kind = FILE_OP_WRITE, .append = m->flags & PGC_WRITE_APPEND, .off = m->off, .len = m->len,
-		.toucher = h->space->toucher, .done = file_op_done,
+		.toucher = h->space->toucher, .handle = h->space->id, .tag = r->msg.tag, .was_done = op_was_done, .done = file_op_done,
 	};
 	if (m->flags & PGC_WRITE_DATAFD) {
 		uint64_t pos = align_down(m->pos, PAGE_SIZE_);
@@ -617,6 +646,7 @@ static int do_keep(struct request *r)
 		return e;
 	f->kept_bytes += len;
 	w->kept_bytes += len;
+	file_save_ranges(f);
 	for (uint64_t index = range.start >> BLOCK_SHIFT;;) {
 		struct block *b = block_tree_next(&f->blocks, index, false);
 		uint64_t pages;
@@ -627,6 +657,7 @@ static int do_keep(struct request *r)
 		/* One in writeback too: it is writable until now, or from now on. */
 		block_set_dirty(b, m->on ? pages : pages & b->e->keep);
 		block_set_keep(b, pages, m->on);
+		kill_point("keep.set");
 		index = b->e->index + 1;
 	}
 	if (m->on)
@@ -720,13 +751,14 @@ static const char *check(const struct handle *h, const struct pgc_msg *m, unsign
 	default:
 		return "an unknown or misplaced request";
 	}
-	if (m->status != 0 || !conn_body_is_clean(m, used))
+	if (m->status > PGC_REQUEST_AGAIN || !conn_body_is_clean(m, used))
 		return "reserved bytes that are set";
 	if (!ok)
 		return "a field out of its range";
 	if (n_fds != (m->type == PGC_MSG_XFER || (m->type == PGC_MSG_WRITE && (m->write.flags & PGC_WRITE_DATAFD)) ? 1u : 0u))
 		return "a wrong number of descriptors";
-	if (h->closing && m->type != PGC_MSG_SYNC)
+	/* The library's watcher may have closed one again that it has attached. */
+	if (h->closing && m->type != PGC_MSG_SYNC && m->type != PGC_MSG_CLOSE && m->status != PGC_REQUEST_AGAIN)
 		return "a request on a closed handle";
 	return NULL;
 }
@@ -743,6 +775,8 @@ static int begin(struct request *r, int fd)
 	switch (m->type) {
 	case PGC_MSG_CLOSE:
 		h->closing = true;
+		space_save_closing(h->space);
+		kill_point("close.begun");
 		fault_drain_events(h->space);
 		fault_confirm_unmapped(h->space);
 		return 0;
@@ -750,6 +784,8 @@ static int begin(struct request *r, int fd)
 		if (!h->readable)
 			return -EACCES;
 		fault_drain_events(h->space);
+		if (m->status == PGC_REQUEST_AGAIN) /* it may be known from the kernel already */
+			return space_learn(h->space, m->map.addr, m->map.addr + m->map.len, m->map.off, m->map.flags & PGC_MAP_SHARED);
 		return space_map(h->space, m->map.addr, m->map.len, m->map.off, m->map.flags & PGC_MAP_SHARED);
 	case PGC_MSG_READ:
 		if (!h->readable)
@@ -763,15 +799,17 @@ static int begin(struct request *r, int fd)
 		worker_queue(f->worker, &r->task);
 		return 1;
 	case PGC_MSG_XFER:
-		if (h->xfer)
+		if (h->xfer && m->status != PGC_REQUEST_AGAIN)
 			return -EEXIST;
 		e = map_sealed(fd, 0, PGC_XFER_SIZE, &r->data, &r->data_len);
 		if (e < 0)
 			return e;
+		xfer_unref(h->xfer);
 		h->xfer = calloc(1, sizeof(*h->xfer));
 		if (!h->xfer)
 			return -ENOMEM;
 		*h->xfer = (struct xfer){ TAKE_PTR(r->data), 1 };
+		kill_point("xfer.mapped");
 		return 0;
 	case PGC_MSG_WRITE:
 		if (!h->writable)
@@ -780,6 +818,10 @@ static int begin(struct request *r, int fd)
 		e = begin_write(r, fd);
 		return e < 0 ? e : 1;
 	case PGC_MSG_SYNC:
+		if (m->status == PGC_REQUEST_AGAIN && space_was_done(h->space, m, &r->reply)) {
+			r->answered_before = true;
+			return -(int)r->reply.status;
+		}
 		f->worker->stats->syncs++;
 		if (m->sync.flags & PGC_SYNC_ASYNC)
 			return start_async(r);
@@ -789,7 +831,10 @@ static int begin(struct request *r, int fd)
 	case PGC_MSG_TRUNCATE:
 		if (!h->writable)
 			return -EINVAL;
-		r->file_op = (struct file_op){ .kind = FILE_OP_TRUNCATE, .off = m->truncate.size, .done = file_op_done };
+		r->file_op = (struct file_op){
+			.kind = FILE_OP_TRUNCATE, .off = m->truncate.size, .toucher = h->space->toucher, .handle = h->space->id, .tag = m->tag, .was_done = op_was_done,
+			.done = file_op_done,
+		};
 		ops_queue(f, &r->file_op);
 		return 1;
 	case PGC_MSG_FALLOCATE:
@@ -797,7 +842,7 @@ static int begin(struct request *r, int fd)
 			return -EBADF;
 		r->file_op = (struct file_op){
 			.kind = FILE_OP_FALLOCATE, .off = m->fallocate.off, .len = m->fallocate.len, .mode = m->fallocate.mode,
-			.done = file_op_done,
+			.toucher = h->space->toucher, .handle = h->space->id, .tag = m->tag, .was_done = op_was_done, .done = file_op_done,
 		};
 		ops_queue(f, &r->file_op);
 		return 1;
@@ -820,29 +865,78 @@ static int begin(struct request *r, int fd)
 	}
 }
 
-const char *request_begin(struct handle *h, const struct pgc_msg *msg, const int *fds, unsigned n_fds)
+/*
+ * After a take-over requests can come twice: those that lay in the socket unread, and were sent again by a client that had not heard yet. Whether this one is
+ * left out.
+ */
+static bool comes_twice(struct handle *h, const struct pgc_msg *msg)
 {
-	const char *wrong = check(h, msg, n_fds);
+	struct restored_tags *t = h->restored;
+	bool to_us = msg->status >> 8; /* else it may have been sent to the daemon before, even one that was sent again after an ATTACH */
+
+	if (!t)
+		return false;
+	/* It needs the transfer area, which comes before it when it is sent again. */
+	if (msg->type == PGC_MSG_WRITE && !(msg->write.flags & PGC_WRITE_DATAFD) && !h->xfer)
+		return true;
+	for (unsigned i = 0; i < t->n && to_us; i++)
+		if (t->tag[i] == msg->tag)
+			return true;
+	if (!to_us && t->n < ELEMENTSOF(t->tag))
+		t->tag[t->n++] = msg->tag;
+	return false;
+}
+
+void request_refuse(struct handle *h, const struct pgc_msg *msg, int error)
+{
+	struct pgc_msg reply;
+
+	conn_reply_init(&reply, msg, error);
+	handle_reply(h, &reply, NULL, 0);
+}
+
+const char *request_begin(struct handle *h, const struct pgc_msg *received, const int *fds, unsigned n_fds)
+{
+	struct pgc_msg copy = *received;
+	const struct pgc_msg *msg = &copy;
 	struct request *r;
+	const char *wrong;
 	int e;
 
+	if ((copy.status & 0xff) == PGC_REQUEST_AGAIN) {
+		/* Meant for a daemon that is dead as well by now: it comes once more, or had its answer. */
+		if (copy.status >> 8 && copy.status != PGC_REQUEST_AGAIN_TO(state_header(h->worker->state)->incarnation))
+			return NULL;
+		copy.status = PGC_REQUEST_AGAIN;
+	}
+	if (comes_twice(h, received))
+		return NULL;
+	if (copy.status == PGC_REQUEST_AGAIN && h->restored && (copy.type == PGC_MSG_OPEN || copy.type == PGC_MSG_CLONE || copy.type == PGC_MSG_ATTACH)) {
+		handle_answer_open(h, msg); /* the dead daemon had made the handle, and not said so */
+		return NULL;
+	}
+	wrong = check(h, msg, n_fds);
 	if (wrong)
 		return wrong;
 	r = calloc(1, sizeof(*r));
-	if (!r)
-		return "out of memory";
+	if (!r) {
+		request_refuse(h, msg, -ENOMEM);
+		return NULL;
+	}
 	r->handle = h;
 	r->file = h->file;
 	r->msg = *msg;
 	conn_reply_init(&r->reply, msg, 0);
 	list_init(&r->task.link);
 	r->task.run = advance;
+	r->task.flow = worker_flow(&h->space->toucher);
 	waiter_init(&r->waiter, request_ready);
 	list_init(&r->parked.link);
 	r->parked.resume = request_resume;
 	list_append(&h->requests, &r->link);
 	h->n_requests++;
 	h->file->requests++;
+	kill_point("request.received");
 	e = begin(r, n_fds ? fds[0] : -1);
 	if (e <= 0)
 		request_end(r, e);

@@ -21,7 +21,14 @@
 #include <string.h>
 #include <time.h>
 
+#include "daemon/inject.h"
+
 #define POST_TAG 1ull
+#define PUSH_TRIES 10000
+#define POSTS_SPARE 64           /* messages that can be under way whatever the allocator says */
+/* Of the kernel's threads for calls that block, made when they are needed. Its own limit is four a processor: a disk that stops answering holds that many
+   fsyncs, and then no file of any other disk is synced. */
+#define BLOCKED_MAX 1024
 
 /* One message under way; it goes back to the sender's ring when the kernel has delivered it. */
 struct ring_post {
@@ -30,6 +37,17 @@ struct ring_post {
 	struct ring_op   *op;
 	int               res;
 };
+
+static int post_spare(struct ring *ring)
+{
+	struct ring_post *p = malloc(sizeof(*p));
+
+	if (!p)
+		return -ENOMEM;
+	p->next = ring->posts_unused;
+	ring->posts_unused = p;
+	return 0;
+}
 
 int ring_init(struct ring *ring, unsigned entries)
 {
@@ -40,10 +58,11 @@ int ring_init(struct ring *ring, unsigned entries)
 	struct io_uring_params p = {
 		.flags = IORING_SETUP_SUBMIT_ALL | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
 			 IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE,
-		.cq_entries = entries * 4,
+		.cq_entries = (unsigned)inject_value(INJECT_CQ, (uint64_t)entries * 4),
 	};
 	int r;
 
+	entries = (unsigned)inject_value(INJECT_SQ, entries);
 	memset(ring, 0, sizeof(*ring));
 	ring->uring.ring_fd = -1;
 	r = io_uring_queue_init_params(entries, &ring->uring, &p);
@@ -55,7 +74,12 @@ int ring_init(struct ring *ring, unsigned entries)
 		ring_free(ring);
 		return -EOPNOTSUPP;
 	}
-	return 0;
+	r = io_uring_register_iowq_max_workers(&ring->uring, (unsigned[2]){ BLOCKED_MAX, 0 });
+	for (unsigned i = 0; i < POSTS_SPARE && r == 0; i++)
+		r = post_spare(ring);
+	if (r < 0)
+		ring_free(ring);
+	return r;
 }
 
 static void posts_free(struct ring_post *p)
@@ -131,7 +155,7 @@ int ring_post(struct ring *from, struct ring *to, struct ring_op *op, int res)
 	else if (!(p = malloc(sizeof(*p))))
 		return -ENOMEM;
 	*p = (struct ring_post){ .to = to, .op = op, .res = res };
-	if (from->posts_failed) {
+	if (from->posts_failed || inject(INJECT_POST)) {
 		/* Behind those that wait to be sent again, so that the order stays. */
 		struct ring_post **at = &from->posts_failed;
 
@@ -206,10 +230,21 @@ int ring_run(struct ring *ring, bool wait, unsigned max)
 
 int ring_flush(struct ring *ring)
 {
-	int r = io_uring_submit(&ring->uring);
+	int r;
+
+	posts_send_again(ring);
+	r = io_uring_submit(&ring->uring);
 
 	/* What stays queued goes out with the next ring_run(). */
 	return r >= 0 || is_passing(r) ? 0 : r;
+}
+
+void ring_push(struct ring *ring)
+{
+	const struct timespec pause = { .tv_nsec = 100000 };
+
+	for (int tries = 0; ring_flush(ring) == 0 && (io_uring_sq_ready(&ring->uring) > 0 || ring->posts_failed) && tries < PUSH_TRIES; tries++)
+		nanosleep(&pause, NULL);
 }
 
 void ring_close_fd(struct ring *ring, int fd)

@@ -34,8 +34,15 @@ struct io_uring_sqe *ring_sqe(struct ring *ring, struct ring_op *op);
 
 /* Submits, waits for at least one completion when `wait`, then calls `done` of all that arrived (at most `max`). Returns how many, or a negative errno. */
 int ring_run(struct ring *ring, bool wait, unsigned max);
+/* Whether ring_run() would bring something, as far as can be told without a system call. */
+static inline bool ring_has_news(const struct ring *ring)
+{
+	return io_uring_cq_ready(&ring->uring) > 0 || (IO_URING_READ_ONCE(*ring->uring.sq.kflags) & IORING_SQ_TASKRUN);
+}
 /* Submits what is queued without waiting. */
 int ring_flush(struct ring *ring);
+/* The same by a thread that may wait, until the kernel has taken it. */
+void ring_push(struct ring *ring);
 
 /*
  * Sends `op` to another thread: its done(op, res, 0) runs there. The memory is the receiver's from this call on. Safe on any

@@ -12,8 +12,6 @@
 #define SERVER_CONNS_USER_MAX 512u   /* of one user other than root and the daemon's own */
 #define SERVER_HELLO_NS       10000000000ull
 
-struct user_count { uid_t uid; unsigned handles, conns; };
-
 struct server {
 	struct ring ring;
 	struct config *config;
@@ -29,10 +27,12 @@ struct server {
 	struct ring_op accept_poll;
 	struct list conns;
 	unsigned n_conns, n_clients;
-	struct user_count *users;
+	struct user_count **users;
 	size_t n_users;
 	struct ring_timer idle_timer, accept_timer;
 	uint64_t started;
+	struct restored_client *restored; /* by slot of saved_handles; NULL: nothing was taken over */
+	unsigned restoring;        /* workers that have not taken over yet */
 };
 
 struct conn {
@@ -41,6 +41,7 @@ struct conn {
 	int sock;
 	pid_t pid;
 	uid_t uid;
+	gid_t gid;
 	uint32_t role;             /* 0 before HELLO */
 	uint64_t features;
 	uint64_t since;            /* ns */
@@ -54,16 +55,22 @@ struct conn {
 	struct control_job *control;
 	struct pgc_ctl_pin_reply *rows; /* of a PINS listing */
 	uint32_t n_rows;
+	struct check_job *check;   /* under way, or being listed: control_check.c */
 };
 
-/* Takes over `listen_fd` (listening, from the service manager) or makes the socket when it is -1. -EADDRINUSE: another daemon is there. */
-int server_listen(struct server *s, int listen_fd);
+/* Takes over `listen_fd` (listening, from the service manager, or `kept`: an earlier daemon has made it) or makes the socket when it is -1. -EADDRINUSE: another daemon is there. */
+int server_listen(struct server *s, int listen_fd, bool kept);
 void server_watch(struct server *s);
 /* No new connections, and those that are no handle end. */
 void server_stop(struct server *s);
 void server_unlisten(struct server *s);
 /* The configuration has changed: what holds while the daemon runs is taken over from it. */
 void server_configure(struct server *s);
+
+/* Whose the handles of an earlier daemon are; they count from now on. -ENOMEM. */
+int server_find_clients(struct server *s);
+/* On a worker: it has taken over what it can. */
+void server_worker_restored(struct worker *w);
 
 /* For control.c. */
 void conn_watch(struct conn *c, bool for_writing);
@@ -78,3 +85,11 @@ const char *control_begin(struct conn *c, const struct pgc_msg *msg, unsigned n_
 void control_continue(struct conn *c);
 /* The connection ends while a job of its is on workers. */
 void control_abandon(struct conn *c);
+
+/* --- control_check.c --- */
+/* Sends the step off; control_continue() is called when its answer is there. -EPERM, -ENOENT, -ENOMEM. */
+int control_check_begin(struct conn *c);
+/* The next row of the answer, from c->cursor on; false at its end, which *reply then is. */
+bool control_check_row(struct conn *c, struct pgc_msg *reply);
+/* The listing, or the connection, has ended. */
+void control_check_end(struct conn *c);

@@ -12,16 +12,65 @@
 #include <assert.h>
 #include <fcntl.h>
 
+#include "daemon/kill_point.h"
 #include "daemon/log.h"
 #include "daemon/retain.h"
+#include "daemon/space_save.h"
+#include "daemon/twin.h"
 #include "daemon/writeback.h"
 
+void (*space_end_hook)(struct space *s);
+
+#define FORKER_SHARE 32u            /* of fork_max: who has so much less waits for nobody else's children */
 #define ADDRESS_MAX (1ull << 56)     /* x86-64 with five levels has less; arm64 too */
+
+/* A spare one is all zeros but for its link to the next, which is its owner's field. */
+static struct space *take_spare(struct worker *w)
+{
+	struct space *s = w->spare_spaces;
+
+	if (!s)
+		return NULL;
+	w->spare_spaces = s->owner;
+	w->n_spare_spaces--;
+	s->owner = NULL;
+	return s;
+}
+
+void space_spare_free(struct worker *w)
+{
+	struct space *s;
+
+	while ((s = take_spare(w)))
+		free(s);
+}
+
+int space_prepare(struct space *s, unsigned n)
+{
+	struct worker *w = s->worker;
+	size_t segments = s->maps.map.n + (size_t)3 * n;
+	int r;
+
+	while (w->caps->fork_events && w->n_spare_spaces < n) {
+		struct space *spare = calloc(1, sizeof(*spare));
+
+		if (!spare)
+			return -ENOMEM;
+		spare->owner = w->spare_spaces;
+		w->spare_spaces = spare;
+		w->n_spare_spaces++;
+	}
+	/* An unmap makes a hole, a move one where it was and one where it goes; each end of a piece that goes may split a range of references. */
+	r = range_map_reserve(&s->maps.map, (size_t)3 * n);
+	return r < 0 ? r : range_map_reserve(&s->file->refs.map, 2 * segments);
+}
 
 int space_new(struct space **ret, struct file *f, int uffd)
 {
 	struct space *s = calloc(1, sizeof(*s));
 
+	if (!s)
+		s = take_spare(f->worker);
 	if (!s)
 		return -ENOMEM;
 	s->worker = f->worker;
@@ -30,6 +79,8 @@ int space_new(struct space **ret, struct file *f, int uffd)
 	list_init(&s->task.link);
 	list_init(&s->ending.link);
 	list_init(&s->rewatch.link);
+	list_init(&s->keeping.link);
+	list_init(&s->asking_again.link);
 	list_init(&s->faults);
 	list_init(&s->pending);
 	list_init(&s->poisoned);
@@ -95,6 +146,7 @@ static void count_segments(struct space *s, size_t before)
 {
 	struct file *f = s->file;
 
+	f->maps_changes++;
 	f->n_mappings = (unsigned)(f->n_mappings + s->maps.map.n - before);
 	f->e->mappings = f->n_mappings;
 	if (f->n_mappings == 0 && before > 0)
@@ -133,6 +185,7 @@ static void remove_range(struct space *s, uint64_t start, uint64_t end)
 		return;
 	}
 	file_range_set_walk(&s->maps, r, unref_segment, s);
+	kill_point("unmap.unreferenced");
 	(void)file_range_set_remove(&s->maps, r);
 	forget_poisoned(s, start, end);
 	count_segments(s, before);
@@ -180,18 +233,23 @@ static int map_segment(struct space *s, uint64_t addr, uint64_t len, uint64_t of
 	e = ref_range(s, (struct range){ off, off + len });
 	if (e < 0)
 		return e;
+	kill_point("map.referenced");
 	before = s->maps.map.n;
 	e = file_range_set_insert(&s->maps, r, off, attr);
+	kill_point("map.inserted");
 	if (e < 0) {
 		unref_range(s, (struct range){ off, off + len });
 		return e;
 	}
 	count_segments(s, before);
+	(void)space_save_address(s);
 	return 0;
 }
 
 int space_map(struct space *s, uint64_t addr, uint64_t len, uint64_t off, bool shared)
 {
+	if (len > 0 && len <= ADDRESS_MAX && off <= (uint64_t)INT64_MAX - len && frame_refs_max(&s->file->refs, (struct range){ off, off + len }) >= PAGE_MAPPINGS_MAX)
+		return -EMFILE;
 	return map_segment(s, addr, len, off, shared ? SEG_SHARED : 0);
 }
 
@@ -246,8 +304,10 @@ void space_remapped(struct space *s, uint64_t from, uint64_t to, uint64_t len)
 	before = s->maps.map.n;
 	/* The kernel tells of the old range once more, as an UNMAP (not with MREMAP_DONTUNMAP: see space_learn()). */
 	(void)expect_add(s, (struct space_expect){ .start = from, .end = from + len });
+	kill_point("remap.expected");
 	if (file_range_set_move(&s->maps, from, len, to) < 0) {
-		log_at(LOG_LEVEL_ERROR, s->file->e->name, s->pid, "out of memory: a moved mapping is lost");
+		log_at(LOG_LEVEL_ERROR, s->file->e->name, s->pid, "out of memory: a moved mapping is lost, its pages stay dirty");
+		s->blind = true; /* what is writable there is not known until it is touched */
 		remove_range(s, from, from + len);
 		return;
 	}
@@ -255,6 +315,22 @@ void space_remapped(struct space *s, uint64_t from, uint64_t to, uint64_t len)
 	list_for_each(p, &s->poisoned, by_space)
 		if (p->addr >= from && p->addr < from + len)
 			p->addr += to - from;
+}
+
+static bool forks_wait(const struct space *s)
+{
+	const struct user_count *u = s->toucher.user;
+	uint32_t max;
+
+	if (!u)
+		return false;
+	max = atomic_load_explicit(&u->fork_max, memory_order_relaxed);
+	return atomic_load_explicit(&u->handles, memory_order_relaxed) >= max && s->worker->children[s->toucher.client] >= max / FORKER_SHARE;
+}
+
+int space_may_read(const struct space *s, int most)
+{
+	return forks_wait(s) ? MIN(MAX(uffd_pending(s->uffd), 0), most) : most;
 }
 
 static int copy_segment(void *arg, struct range r, uint64_t off, uint64_t attr)
@@ -270,6 +346,27 @@ int space_copy(struct space *child, struct space *parent)
 	child->unprotected_lo = parent->unprotected_lo;
 	child->unprotected_hi = parent->unprotected_hi;
 	return file_range_set_walk(&parent->maps, (struct range){ 0, ADDRESS_MAX }, copy_segment, child);
+}
+
+struct twin_record space_record(const struct space *s)
+{
+	return (struct twin_record){ s->saved ? s->saved_slot : UINT32_MAX, s->id };
+}
+
+uint64_t space_some_address(struct space *s)
+{
+	struct range_seg *seg = range_map_lower(&s->maps.map, 0);
+
+	return seg ? seg->r.start : s->last_addr;
+}
+
+uint64_t space_save_address(struct space *s)
+{
+	uint64_t addr = space_some_address(s);
+
+	if (s->saved && addr)
+		s->saved->last_addr = addr;
+	return addr;
 }
 
 /* The last segment that ends at or below `addr`, or NULL. */
@@ -392,8 +489,13 @@ void space_close(struct space *s)
 	list_remove(&s->task.link);
 	list_remove(&s->ending.link);
 	list_remove(&s->rewatch.link);
+	list_remove(&s->keeping.link);
+	list_remove(&s->asking_again.link);
+	space_save_end(s);
+	twin_forget(s->uffd);
 	close(s->uffd);
 	s->uffd = -1;
+	kill_point("space.closed");
 	f->n_handles--;
 	f->e->handles = f->n_handles;
 	if (s->kernel_faults)

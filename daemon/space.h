@@ -14,8 +14,10 @@
 #include "daemon/fill.h"
 #include "daemon/file_range_set.h"
 #include "daemon/readahead.h"
+#include "daemon/twin.h"
 
 #define SPACE_SEGMENTS_MAX 16384u    /* a write-out walks them all */
+#define PAGE_MAPPINGS_MAX  16384u    /* of one page, by all clients: a write-out of it protects it in each. Forked children come on top */
 #define SPACE_FAULTS_MAX   1024u     /* outstanding in one space: more stay unread */
 #define SPACE_EXPECT_MAX   64u
 #define SPACE_CHECK_NS     1000000000ull
@@ -48,7 +50,24 @@ struct space {
 	bool has_handle;           /* false: a forked child */
 	bool closed, gone;         /* gone: the process is */
 	pid_t pid;
+	uint64_t start_time;       /* of that process; 0: not known */
+	/* For the next daemon: space_save.c. */
+	uint64_t id;               /* its name for ATTACH */
+	struct pgc_saved_handle *saved; /* NULL: it has no record */
+	uint32_t saved_slot;
+	bool kept;                 /* its descriptors are */
+	struct task keeping;       /* tries again */
+	/* Taken over from an earlier daemon: restore.c. */
+	unsigned ask_tries;
+	struct task asking_again;  /* what it has mapped: there was no memory to ask, or for the answer */
+	void (*revived)(struct space *s); /* NULL: nobody wants to know */
+	bool restoring;            /* what it has mapped is not known yet: nothing is answered or written */
+	bool unheard;              /* its client has been without a daemon, and may have unmapped something of which no event tells */
+	void (*numbered)(struct space *s); /* a forked child has shown its process: once. NULL: nobody waits for that */
+	bool watched;              /* fault_watch() has been called */
+	bool blind;                /* nor can it be found out: pages never become clean for it */
 	struct toucher toucher;    /* who is charged for what is touched through it */
+	uint64_t stalled_since;    /* ns: nothing can be answered, as an event is not finished; 0: it can */
 	struct file_range_set maps; /* addresses -> file offset */
 
 	/* Pages (of the file) that may be mapped writable here: a superset. Empty: lo == hi. */
@@ -75,6 +94,7 @@ struct space {
 	uint64_t next_write, write_window; /* pages: stores that run in sequence */
 	struct list poisoned;
 	bool logged_unknown;
+	bool read_later;           /* there is something that is not read yet */
 
 	unsigned pins;             /* operations in flight that point here */
 	/* Up: the process is gone, or the last mapping went. The owner decides, in a later round: nothing may be closed in here. */
@@ -83,20 +103,36 @@ struct space {
 	void *owner;
 };
 
-/* Takes the descriptor. -ENOMEM. */
+/*
+ * Makes what `n` messages of its userfaultfd may need: forked children, and pieces of mappings. -ENOMEM: they must not be read yet.
+ */
+int space_prepare(struct space *s, unsigned n);
+void space_spare_free(struct worker *w);
+/* Takes the descriptor. -ENOMEM, but not after space_prepare(). */
 int space_new(struct space **ret, struct file *f, int uffd);
 void space_pin(struct space *s);
 void space_unpin(struct space *s);
 /* Forgets all mappings and references and closes the userfaultfd; the struct lives until the last pin goes. The file may be gone afterwards. */
 void space_close(struct space *s);
 
-/* A client mapped and registered this. -EINVAL, -EOVERFLOW, -EACCES, -ENOMEM, -EMFILE (too many segments). */
+/* A client mapped and registered this. -EINVAL, -EOVERFLOW, -EACCES, -ENOMEM, -EMFILE (too many segments, or mappings of a page). */
 int space_map(struct space *s, uint64_t addr, uint64_t len, uint64_t off, bool shared);
 /* [start, end) was unmapped (an event). */
 void space_unmapped(struct space *s, uint64_t start, uint64_t end);
 void space_remapped(struct space *s, uint64_t from, uint64_t to, uint64_t len);
+/*
+ * How many messages may be read, at most `most`. Where the user has so many children that another one waits, and the client many of them, as many as
+ * there are faults, which come first: events are not told apart before they are read, and with that a fork goes on.
+ */
+int space_may_read(const struct space *s, int most);
 /* The same mappings in a forked child's space. */
 int space_copy(struct space *child, struct space *parent);
+/* The slot of its record; UINT32_MAX: it has none. */
+struct twin_record space_record(const struct space *s);
+/* Mapped there, if anything is. */
+uint64_t space_some_address(struct space *s);
+/* The same; the next daemon finds it in the record. */
+uint64_t space_save_address(struct space *s);
 
 /* What is mapped at `addr`: 0, or -ENOENT: nothing that we were told of. An mremap that makes a mapping longer is told by no event. */
 int space_find(struct space *s, uint64_t addr, struct range *ret_seg, uint64_t *ret_off, bool *ret_shared);

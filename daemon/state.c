@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The daemon's visible state: five arrays, in BPF maps or in memfds.
+ * The daemon's visible state: arrays, in BPF maps, in files on a tmpfs or in memfds.
  *
  * How it comes up: state_open() tries the BPF way first, step by step (folder, load, mmap, pin, iterators), and writes
  * down the first step that failed with its reason. A failure before the iterators takes everything back that was made
@@ -9,8 +9,9 @@
  * Invariants:
  *  - what the arrays hold is all zeros at first, whichever way they come;
  *  - a pin is removed only while it is the very inode that was pinned here. Nothing else in the folder is touched,
- *    but for stale pins of our eight names at the start, and that only under the lock on the folder, which a
- *    living daemon holds.
+ *    but for stale pins of our names at the start, and that only under the lock on the folder, which a
+ *    living daemon holds;
+ *  - what an earlier daemon left is taken over whole or not at all.
  *
  * Thread: state_open() and state_close() on the main thread, with no worker running. libbpf's print hook is the
  * process's own and is set only during them. A slot_pool belongs to one thread. May call: util, libbpf, the
@@ -29,11 +30,14 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
+#include "daemon/saved.h"
 #include "daemon/state.h"
+#include "daemon/twin.h"
 #include "daemon/util/util.h"
 #include "pagecached.skel.h"
+#include "version.h"
 
-#define N_MAPS 5
+#define N_MAPS 7
 #define N_ITERS 3
 
 struct pin {
@@ -57,7 +61,10 @@ static const struct { const char *name; uint32_t entry_size; } layout[N_MAPS] = 
 	{ "mappings", sizeof(struct pgc_mapping_entry) },
 	{ "cgroups", sizeof(struct pgc_cgroup_entry) },
 	{ "stats", sizeof(struct pgc_stats_entry) },
+	{ "saved_files", sizeof(struct pgc_saved_file) },
+	{ "saved_handles", sizeof(struct pgc_saved_handle) },
 };
+#define SAVED_FILES 5
 
 /* Each iterator walks the map of the same index. */
 static const char *const iter_name[N_ITERS] = { "show_files", "show_blocks", "show_mappings" };
@@ -81,17 +88,19 @@ static int keep_complaint(enum libbpf_print_level level, const char *format, va_
 }
 
 /* Keeps the first reason. One that there is no memory for is lost; nothing else depends on it. */
-static __attribute__((format(printf, 2, 3))) void state_lacks(struct state *s, const char *format, ...)
+static __attribute__((format(printf, 2, 3))) void keep_reason(char **reason, const char *format, ...)
 {
 	va_list args;
 
-	if (s->missing)
+	if (*reason)
 		return;
 	va_start(args, format);
-	if (vasprintf(&s->missing, format, args) < 0)
-		s->missing = NULL;
+	if (vasprintf(reason, format, args) < 0)
+		*reason = NULL;
 	va_end(args);
 }
+#define state_lacks(s, ...)   keep_reason(&(s)->missing, __VA_ARGS__)
+#define state_refuses(s, ...) keep_reason(&(s)->not_recovered, __VA_ARGS__) /* what was found is not used */
 
 /* As state_lacks(), with the errno's words and libbpf's own. */
 static void state_lacks_bpf(struct state *s, const char *what, int error)
@@ -169,8 +178,8 @@ static int folder_open(struct state *s, struct state_bpf *b)
 	/*
 	 * Goes with the last descriptor, so a crashed daemon holds it no longer. Whoever holds it has the folder now.
 	 */
-	if (flock(b->dir_fd, LOCK_EX | LOCK_NB) < 0) {
-		r = -errno;
+	r = twin_lock(b->dir_fd);
+	if (r < 0) {
 		b->made_dir = false;
 		state_lacks(s, "the folder %s is in use by another daemon: %s", b->dir, strerror(-r));
 		return r;
@@ -209,6 +218,15 @@ static int pin_make(struct state *s, struct state_bpf *b, unsigned i, const char
 	return 0;
 }
 
+/* One that an earlier daemon has made: ours from now on. */
+static void pin_known(struct state_bpf *b, unsigned i, const char *name)
+{
+	struct stat st;
+
+	if (fstatat(b->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		b->pin[i] = (struct pin){ .name = name, .dev = st.st_dev, .ino = st.st_ino };
+}
+
 static void pin_remove(struct state_bpf *b, unsigned i)
 {
 	struct pin *p = &b->pin[i];
@@ -244,6 +262,7 @@ static struct bpf_map *skel_map(struct pagecached_bpf *skel, unsigned i)
 {
 	struct bpf_map *const map[N_MAPS] = {
 		skel->maps.files, skel->maps.blocks, skel->maps.mappings, skel->maps.cgroups, skel->maps.stats,
+		skel->maps.saved_files, skel->maps.saved_handles,
 	};
 
 	return map[i];
@@ -267,7 +286,7 @@ static int bpf_load(const struct state *s, bool iterators, struct pagecached_bpf
 	if (!skel)
 		return -errno;
 	for (unsigned i = 0; i < N_MAPS && r == 0; i++)
-		r = bpf_map__set_max_entries(skel_map(skel, i), s->map[i].entries);
+		r = s->recovered ? bpf_map__reuse_fd(skel_map(skel, i), s->map[i].fd) : bpf_map__set_max_entries(skel_map(skel, i), s->map[i].entries);
 	for (unsigned i = 0; i < N_ITERS && r == 0; i++)
 		r = bpf_program__set_autoload(skel_prog(skel, i), iterators);
 	if (r == 0)
@@ -306,6 +325,115 @@ static void unmap_memory(struct state *s, bool fd_is_ours)
 	}
 }
 
+/* --- what an earlier daemon left --- */
+
+static int state_set_sizes(struct state *s, const struct state_params *p);
+
+/* Too little of something just now: no reason to take what is there for lost. */
+static bool may_pass(int error) { return error == -ENOMEM || error == -EMFILE || error == -ENFILE; }
+
+/* All arrays are there, `entries` of each by its own account: maps them and looks whether they belong together. 0, -ESTALE, or what may_pass(). */
+static int take_over(struct state *s, const uint32_t entries[N_MAPS])
+{
+	struct state_params old = s->params;
+	unsigned char boot_id[16];
+	const struct pgc_saved_header *h;
+	const char *wrong;
+	int r;
+
+	for (unsigned i = 0; i < N_MAPS; i++) {
+		struct state_map *m = &s->map[i];
+
+		m->entries = entries[i];
+		m->mem_size = align_up((uint64_t)entries[i] * m->entry_size, (uint64_t)sysconf(_SC_PAGESIZE));
+		r = map_memory(m, m->fd);
+		if (r < 0) {
+			state_refuses(s, "%s cannot be mapped: %s", m->name, strerror(-r));
+			return may_pass(r) ? r : -ESTALE;
+		}
+	}
+	h = s->map[SAVED_FILES].mem;
+	wrong = saved_boot_id(boot_id) < 0 ? "the boot cannot be told" : saved_check_header(h, boot_id);
+	if (!wrong && (h->files != entries[0] || h->blocks != entries[1] || h->mappings != entries[2] || h->cgroups != entries[3] ||
+		       h->workers + 1 != entries[4] || h->files != entries[5] || h->handles != entries[6]))
+		wrong = "its parts do not fit together";
+	if (wrong) {
+		state_refuses(s, "%s", wrong);
+		return -ESTALE;
+	}
+	s->params = (struct state_params){ .bpffs = old.bpffs, .workers = h->workers, .files = h->files, .blocks = h->blocks,
+					   .mappings = h->mappings, .cgroups = h->cgroups, .handles = h->handles };
+	s->recovered = true;
+	return 0;
+}
+
+/* What was found is not used: everything is as if nothing had been there. */
+static void find_again(struct state *s)
+{
+	const char *bpffs = s->params.bpffs;
+
+	unmap_memory(s, true);
+	s->recovered = false;
+	(void)state_set_sizes(s, s->wanted); /* it was right before */
+	s->params.bpffs = bpffs;
+}
+
+/* Under the folder's lock. -ENOENT: nothing is there; -ESTALE: something that cannot be used; what may_pass(). */
+static int bpf_find(struct state *s, struct state_bpf *b)
+{
+	uint32_t entries[N_MAPS];
+
+	for (unsigned i = 0; i < N_MAPS; i++) {
+		_cleanup_free_ char *path = NULL;
+		struct bpf_map_info info = { 0 };
+		uint32_t len = sizeof(info);
+		int fd;
+
+		if (asprintf(&path, "%s/%s", b->dir, s->map[i].name) < 0) {
+			path = NULL;
+			return -ENOMEM;
+		}
+		fd = bpf_obj_get(path);
+		if (fd < 0 && errno == ENOENT && i == 0)
+			return -ENOENT;
+		if (fd < 0 && may_pass(-errno))
+			return -errno;
+		s->map[i].fd = fd;
+		if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &len) < 0) {
+			state_refuses(s, "%s is missing", s->map[i].name);
+			return -ESTALE;
+		}
+		if (info.type != BPF_MAP_TYPE_ARRAY || !(info.map_flags & BPF_F_MMAPABLE) || info.value_size != s->map[i].entry_size) {
+			state_refuses(s, "%s is of another layout", s->map[i].name);
+			return -ESTALE;
+		}
+		entries[i] = info.max_entries;
+	}
+	return take_over(s, entries);
+}
+
+/* Writes down what this state is: the last step of making it. */
+static int state_seal(struct state *s)
+{
+	struct pgc_saved_header *h = s->map[SAVED_FILES].mem;
+	struct pgc_saved_header n = { .workers = s->params.workers, .files = s->map[0].entries, .blocks = s->map[1].entries,
+				      .mappings = s->map[2].entries, .cgroups = s->map[3].entries, .handles = s->map[6].entries };
+	int r = s->recovered ? 0 : saved_boot_id(n.boot_id);
+
+	if (r < 0)
+		return r;
+	if (!s->recovered) {
+		saved_seal_header(&n);
+		*h = n;
+	}
+	h->incarnation++;
+	if (s->priv && s->recovered)
+		s->priv->made_dir = h->made_folder;
+	h->made_folder = s->priv && s->priv->made_dir;
+	(void)snprintf(h->version, sizeof(h->version), "%s", PGC_VERSION);
+	return 0;
+}
+
 /* Maps and pins all maps. An error has its reason in s->missing. */
 static int maps_attach(struct state *s, struct state_bpf *b)
 {
@@ -313,6 +441,12 @@ static int maps_attach(struct state *s, struct state_bpf *b)
 		int fd = bpf_map__fd(skel_map(b->skel, i));
 		int r;
 
+		if (s->recovered) { /* its own descriptor, kept in s->map[i].fd, is not needed any more */
+			close(s->map[i].fd);
+			s->map[i].fd = fd;
+			pin_known(b, i, s->map[i].name);
+			continue;
+		}
 		r = map_memory(&s->map[i], fd);
 		if (r < 0) {
 			state_lacks(s, "cannot map the BPF map %s into memory: %s", s->map[i].name, strerror(-r));
@@ -380,8 +514,15 @@ static int bpf_try(struct state *s, struct state_bpf *b)
 	int r, tables;
 
 	r = folder_open(s, b);
+	s->found = s->wanted->recover && may_pass(r); /* there may be */
 	if (r < 0)
 		return r;
+	r = s->wanted->recover ? bpf_find(s, b) : -ENOENT;
+	s->found = may_pass(r) || r == 0;
+	if (may_pass(r))
+		return r;
+	if (r < 0)
+		find_again(s);
 	r = bpf_load_best(s, &b->skel, &tables);
 	if (r < 0)
 		return r;
@@ -423,7 +564,14 @@ static int state_open_bpf(struct state *s)
 	if (r < 0) {
 		/* Unless a better reason is known. */
 		state_lacks(s, "BPF maps cannot be had: %s", strerror(-r));
-		unmap_memory(s, false);
+		if (s->found && may_pass(r)) {
+			unmap_memory(s, true);
+		} else if (s->recovered) {
+			state_refuses(s, "the BPF maps cannot be used");
+			find_again(s);
+		} else {
+			unmap_memory(s, false);
+		}
 		state_bpf_free(b);
 	} else {
 		s->priv = b;
@@ -431,6 +579,117 @@ static int state_open_bpf(struct state *s)
 		s->params.bpffs = b->dir;
 	}
 	libbpf_set_print(print);
+	return r;
+}
+
+/* Files on a tmpfs. */
+
+static int file_open(struct state *s, unsigned i, bool make)
+{
+	_cleanup_free_ char *path = NULL;
+	struct statfs fs;
+	struct stat st;
+	int fd, r;
+
+	if (asprintf(&path, "%s%s", s->wanted->prefix, s->map[i].name) < 0) {
+		path = NULL;
+		return -ENOMEM;
+	}
+	if (make && unlink(path) < 0 && errno != ENOENT)
+		return -errno;
+	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | (make ? O_CREAT | O_EXCL : 0), 0600);
+	if (fd < 0)
+		return -errno;
+	/* The folder may be everybody's: only what nobody else can have written counts. A disk's file would make stores to it wait. */
+	r = fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0 ? -errno : 0;
+	if (r == 0 && (!S_ISREG(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 0177) || st.st_nlink != 1))
+		r = -EPERM;
+	if (r == 0 && fs.f_type != TMPFS_MAGIC && fs.f_type != RAMFS_MAGIC)
+		r = -ENODEV;
+	/* Goes with the last descriptor, as the folder's. */
+	if (r == 0 && i == 0 && twin_lock(fd) < 0)
+		r = -EBUSY;
+	if (r < 0) {
+		if (make)
+			(void)unlink(path);
+		close(fd);
+		return r;
+	}
+	s->map[i].fd = fd;
+	return 0;
+}
+
+static void files_remove(struct state *s, const char *prefix)
+{
+	for (unsigned i = 0; i < N_MAPS; i++) {
+		_cleanup_free_ char *path = NULL;
+
+		if (asprintf(&path, "%s%s", prefix, s->map[i].name) >= 0)
+			(void)unlink(path);
+		else
+			path = NULL;
+	}
+}
+
+static int files_find(struct state *s)
+{
+	struct pgc_saved_header h;
+	int r;
+
+	for (unsigned i = 0; i < N_MAPS; i++) {
+		r = file_open(s, i, false);
+		if (r == -EBUSY || (r == -ENOENT && i == 0) || may_pass(r))
+			return r;
+		if (r < 0) {
+			state_refuses(s, "%s: %s", s->map[i].name, strerror(-r));
+			return -ESTALE;
+		}
+	}
+	if (pread(s->map[SAVED_FILES].fd, &h, sizeof(h), 0) != sizeof(h)) {
+		state_refuses(s, "it is none, or was not finished");
+		return -ESTALE;
+	}
+	const uint32_t entries[N_MAPS] = { h.files, h.blocks, h.mappings, h.cgroups, h.workers + 1, h.files, h.handles };
+
+	for (unsigned i = 0; i < N_MAPS; i++) {
+		struct stat st;
+
+		/* Shorter than it says: a touch would kill us. */
+		if (fstat(s->map[i].fd, &st) < 0 || (uint64_t)st.st_size < (uint64_t)entries[i] * s->map[i].entry_size) {
+			state_refuses(s, "%s is too short", s->map[i].name);
+			return -ESTALE;
+		}
+	}
+	return take_over(s, entries);
+}
+
+static int state_open_files(struct state *s)
+{
+	int r = s->wanted->recover ? files_find(s) : -ENOENT;
+
+	s->found = may_pass(r) || r == 0;
+	if (r == 0) {
+		s->prefix = strdup(s->wanted->prefix);
+		return s->prefix ? 0 : -ENOMEM;
+	}
+	find_again(s);
+	if (r == -EBUSY || may_pass(r))
+		return r;
+	s->prefix = strdup(s->wanted->prefix);
+	r = s->prefix ? 0 : -ENOMEM;
+	for (unsigned i = 0; i < N_MAPS && r == 0; i++) {
+		r = file_open(s, i, true);
+		if (r == 0 && ftruncate(s->map[i].fd, (off_t)s->map[i].mem_size) < 0)
+			r = -errno;
+		if (r == 0)
+			r = map_memory(&s->map[i], s->map[i].fd);
+	}
+	if (r < 0 && s->prefix) {
+		files_remove(s, s->prefix);
+		free(s->prefix);
+		s->prefix = NULL;
+		find_again(s);
+	}
 	return r;
 }
 
@@ -474,15 +733,19 @@ static int state_set_sizes(struct state *s, const struct state_params *p)
 	uint32_t entries[N_MAPS];
 	long page = sysconf(_SC_PAGESIZE);
 
-	if (p->workers == 0 || p->workers >= UINT32_MAX || p->cgroups == 0 || p->cgroups == UINT32_MAX)
+	if (p->workers == 0 || p->workers >= UINT32_MAX || p->cgroups == 0 || p->cgroups == UINT32_MAX || p->handles == UINT32_MAX)
 		return -EINVAL;
 	if (share_slots(p->files, p->workers, &entries[0]) < 0 || share_slots(p->blocks, p->workers, &entries[1]) < 0 ||
 	    share_slots(p->mappings, p->workers, &entries[2]) < 0)
 		return -EINVAL;
 	entries[3] = p->cgroups + 1;
 	entries[4] = p->workers + 1;
+	entries[5] = entries[0];
+	/* At least one a worker. */
+	if (share_slots(MAX(p->handles, p->workers), p->workers, &entries[6]) < 0)
+		return -EINVAL;
 	s->params = (struct state_params){ .workers = p->workers, .files = entries[0], .blocks = entries[1],
-					   .mappings = entries[2], .cgroups = entries[3] };
+					   .mappings = entries[2], .cgroups = entries[3], .handles = entries[6] };
 	for (unsigned i = 0; i < N_MAPS; i++)
 		s->map[i] = (struct state_map){
 			.name = layout[i].name,
@@ -496,7 +759,7 @@ static int state_set_sizes(struct state *s, const struct state_params *p)
 
 int state_open(struct state *s, const struct state_params *p)
 {
-	struct state n = { 0 };
+	struct state n = { .wanted = p };
 	int r;
 
 	r = state_set_sizes(&n, p);
@@ -509,19 +772,26 @@ int state_open(struct state *s, const struct state_params *p)
 		if (r < 0)
 			n.params.bpffs = NULL;
 	}
-	if (r < 0) {
+	if (r < 0 && !(n.found && may_pass(r)) && p->prefix)
+		r = state_open_files(&n);
+	n.lasting = r == 0;
+	if (r < 0 && !(n.found && may_pass(r)))
 		r = state_open_memfd(&n);
-		if (r < 0) {
-			unmap_memory(&n, true);
-			free(n.missing);
-			return r;
-		}
+	if (r == 0)
+		r = state_seal(&n);
+	if (r < 0) {
+		n.wanted = NULL;
+		state_close(&n);
+		return r;
 	}
+	n.wanted = NULL;
 	n.files = n.map[0].mem;
 	n.blocks = n.map[1].mem;
 	n.mappings = n.map[2].mem;
 	n.cgroups = n.map[3].mem;
 	n.stats = n.map[4].mem;
+	n.saved_files = n.map[5].mem;
+	n.saved_handles = n.map[6].mem;
 	*s = n;
 	return 0;
 }
@@ -530,8 +800,12 @@ void state_close(struct state *s)
 {
 	if (s->map[0].mem)
 		unmap_memory(s, !s->bpf);
+	if (s->prefix)
+		files_remove(s, s->prefix);
 	state_bpf_free(s->priv);
+	free(s->prefix);
 	free(s->missing);
+	free(s->not_recovered);
 	*s = (struct state){ 0 };
 }
 
@@ -574,4 +848,14 @@ void slot_pool_give(struct slot_pool *p, uint32_t slot)
 	assert(slot >= p->first && slot - p->first < p->count);
 	assert(p->n_free < p->count);
 	p->free[p->n_free++] = slot;
+}
+
+void slot_pool_exclude(struct slot_pool *p, bool (*used)(void *arg, uint32_t slot), void *arg)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < p->n_free; i++)
+		if (!used(arg, p->free[i]))
+			p->free[n++] = p->free[i];
+	p->n_free = n;
 }

@@ -21,7 +21,12 @@
 struct state_params {
 	const char *bpffs;         /* folder for the pins, made when missing; "", "none" or NULL: no BPF maps */
 	unsigned workers;          /* at least 1 */
-	uint32_t files, blocks, mappings, cgroups;  /* slots wanted */
+	uint32_t files, blocks, mappings, cgroups, handles;  /* slots wanted */
+	/*
+	 * Without BPF maps: a path that files on a tmpfs begin with, which outlive the daemon as pins do. NULL: memfds, which do not.
+	 */
+	const char *prefix;
+	bool recover;              /* take over what an earlier daemon has left, instead of replacing it; then its sizes and number of workers hold */
 };
 
 struct state_map {             /* one array */
@@ -38,10 +43,18 @@ struct state {
 	struct pgc_mapping_entry *mappings;
 	struct pgc_cgroup_entry  *cgroups;
 	struct pgc_stats_entry   *stats;       /* one a worker, and [workers] for the main thread */
-	struct state_map map[5];               /* in the order above */
+	struct pgc_saved_file    *saved_files; /* [0] is the header */
+	struct pgc_saved_handle  *saved_handles;
+	struct state_map map[7];               /* in the order above */
+	bool recovered;                        /* it was an earlier daemon's: all of it is as that left it */
+	char *not_recovered;                   /* why what was there is not used; NULL: nothing was there, or it is */
 	bool bpf;                              /* pinned BPF maps */
+	bool lasting;                          /* it outlives the daemon */
+	bool found;                            /* by state_open(): there is something that may be taken over */
 	char *missing;                         /* what is lacking and why; NULL: nothing, or nothing was asked for */
 	struct state_bpf *priv;
+	char *prefix;                          /* of the files, which are ours; NULL: none */
+	const struct state_params *wanted;     /* while it is opened */
 	/*
 	 * What there is: of files, blocks and mappings one slot more than was asked for (for slot 0), rounded up
 	 * to a multiple of workers, so that worker w's share of files is [w * files / workers, (w + 1) * files /
@@ -57,8 +70,10 @@ struct state {
  * replaced; a living daemon's are not (it holds a lock on the folder).
  */
 int state_open(struct state *s, const struct state_params *p);
-/* Removes the pins (and the folder, if state_open() made it and it is empty). A zeroed struct is fine. */
+/* Removes the pins (and the folder, if state_open() made it and it is empty) or files. A zeroed struct is fine. */
 void state_close(struct state *s);
+
+static inline struct pgc_saved_header *state_header(const struct state *s) { return (struct pgc_saved_header *)s->saved_files; }
 
 /*
  * A worker's share of slots of one kind: a free list, no lock. Slot 0 of a map is never handed out, so a share that
@@ -74,3 +89,5 @@ void slot_pool_free(struct slot_pool *p);
 /* The slot's index in the map (the one given back last, else the lowest), or -ENOSPC. */
 int64_t slot_pool_take(struct slot_pool *p);
 void slot_pool_give(struct slot_pool *p, uint32_t slot);
+/* Before the first is taken: those that `used` names are in use already. */
+void slot_pool_exclude(struct slot_pool *p, bool (*used)(void *arg, uint32_t slot), void *arg);

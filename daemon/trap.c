@@ -18,7 +18,9 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
+#include "daemon/kernel_compat.h"
 #include "daemon/proc_fd.h"
+#include "daemon/process.h"
 
 #define NR       (offsetof(struct seccomp_data, nr))
 #define ARG(n)   (offsetof(struct seccomp_data, args) + 8 * (n))
@@ -48,15 +50,16 @@ void trap_blocking_calls(void)
 		LOAD(NR),
 		PASS(io_uring_enter), PASS(restart_syscall), PASS(io_uring_register), PASS(ioctl), PASS(read), /* read: a userfaultfd that has been polled */ PASS(pwrite64), PASS(pread64), PASS(preadv), PASS(pwritev), /* of memfds: the stores use the ring */
 		PASS(ftruncate), PASS(fallocate), PASS(memfd_create), PASS(fchmod), PASS(fcntl), PASS(fstat), PASS(newfstatat),
-		PASS(readlinkat), PASS(readlink), PASS(lseek),
+		PASS(readlinkat), PASS(readlink), PASS(lseek), PASS(cachestat),
 		PASS(mmap), PASS(munmap), PASS(mprotect), PASS(mremap), PASS(madvise), PASS(brk), PASS(close), PASS(shutdown),
-		PASS(clock_gettime), PASS(gettid), PASS(getpid), PASS(tgkill), PASS(rt_sigprocmask), PASS(rt_sigaction), PASS(rt_sigreturn),
+		PASS(clock_gettime), PASS(gettid), PASS(getpid), PASS(geteuid), PASS(tgkill), PASS(kill), PASS(rt_sigprocmask), PASS(rt_sigaction), PASS(rt_sigreturn),
 		PASS(sched_yield), PASS(exit), PASS(exit_group), PASS(futex), PASS(write), PASS(writev), /* the allocator's lock; the log */
 		PASS(set_robust_list), PASS(rseq), PASS(sigaltstack), PASS(getrandom), PASS(prctl), PASS(sysinfo), /* the last: qsort(3), once */
 		PASS_BIT(sendmsg, 2, MSG_DONTWAIT), PASS_BIT(recvmsg, 2, MSG_DONTWAIT),
 		PASS_BIT(preadv2, 5, RWF_NOWAIT),
 		PASS_EQ(poll, 2, 0), PASS_EQ(ppoll, 1, 1),
 		PASS_EQ(openat, 0, (unsigned)proc_fd_dir()),
+		PASS_EQ(openat, 0, (unsigned)process_dir()),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
 	};
 	struct sock_fprog program = { sizeof(filter) / sizeof(filter[0]), filter };

@@ -11,12 +11,15 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "daemon/proc_fd.h"
 #include "daemon/util/util.h"
 
 #define UFFD_REQUIRED \
@@ -85,23 +88,56 @@ int uffd_probe(struct uffd_caps *ret, bool kernel_faults, const char **ret_lacki
 	return 0;
 }
 
-int uffd_accept(int fd, const struct uffd_caps *caps)
+bool uffd_device_is_for(int device, uid_t uid, gid_t gid, const gid_t *groups, size_t n)
+{
+	struct stat st;
+	bool member;
+
+	if (fstat(device, &st) < 0)
+		return false;
+	if (uid == 0)
+		return true;
+	if (uid == st.st_uid)
+		return (st.st_mode & 0600) == 0600;
+	member = gid == st.st_gid;
+	for (size_t i = 0; i < n && !member; i++)
+		member = groups[i] == st.st_gid;
+	return member ? (st.st_mode & 0060) == 0060 : (st.st_mode & 0006) == 0006;
+}
+
+bool uffd_is_one(int fd)
 {
 	char path[64], target[64];
 	ssize_t n;
-	int flags;
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	n = readlink(path, target, sizeof(target) - 1);
 	if (n < 0)
-		return -errno;
+		return false;
 	target[n] = 0;
-	if (strcmp(target, "anon_inode:[userfaultfd]") != 0)
+	return strcmp(target, "anon_inode:[userfaultfd]") == 0;
+}
+
+int uffd_accept(int fd, const struct uffd_caps *caps)
+{
+	int flags;
+
+	if (!uffd_is_one(fd))
 		return -EINVAL;
 	flags = fcntl(fd, F_GETFL);
 	if (flags < 0 || !(flags & O_NONBLOCK))
 		return -EINVAL;
 	return uffd_api(fd, caps->features, NULL);
+}
+
+bool uffd_is_readable(int fd, const struct uffd_caps *caps)
+{
+	char c;
+
+	if (!uffd_is_one(fd) || !(fcntl(fd, F_GETFL) & O_NONBLOCK))
+		return false;
+	/* Too short for a message: nothing is taken. One without that mode comes from a fork event, and must be the daemon's alone. */
+	return !caps->read_nowait || preadv2(fd, &(struct iovec){ &c, 1 }, 1, -1, RWF_NOWAIT) >= 0 || errno != EOPNOTSUPP;
 }
 
 int uffd_read(int fd, const struct uffd_caps *caps, struct uffd_msg *msg, int n)
@@ -125,6 +161,23 @@ int uffd_read(int fd, const struct uffd_caps *caps, struct uffd_msg *msg, int n)
 	if (r < 0)
 		return -errno;
 	return (int)(r / (ssize_t)sizeof(*msg));
+}
+
+int uffd_pending(int fd)
+{
+	char name[32], text[256], *at;
+	ssize_t n;
+	int info;
+
+	snprintf(name, sizeof(name), "../fdinfo/%d", fd);
+	info = openat(proc_fd_dir(), name, O_RDONLY | O_CLOEXEC);
+	if (info < 0)
+		return -errno;
+	n = pread(info, text, sizeof(text) - 1, 0);
+	close(info);
+	text[MAX(n, 0)] = 0;
+	at = strstr(text, "pending:");
+	return at ? (int)strtol(at + strlen("pending:"), NULL, 10) : -EIO;
 }
 
 int uffd_continue(int fd, uint64_t addr, uint64_t len, bool protect, uint64_t *ret_mapped)
@@ -166,8 +219,34 @@ int uffd_wake(int fd, uint64_t addr, uint64_t len)
 	return ioctl(fd, UFFDIO_WAKE, &range) < 0 ? -errno : 0;
 }
 
+int uffd_wake_all(int fd)
+{
+	/* Not looked up: any range within the address space will do. */
+	static const uint64_t ends[] = { (1ull << 56) - PAGE_SIZE_, (1ull << 52) - PAGE_SIZE_, (1ull << 47) - PAGE_SIZE_, (1ull << 38) - PAGE_SIZE_ };
+	int r = -EINVAL;
+
+	for (size_t i = 0; i < ELEMENTSOF(ends) && r == -EINVAL; i++)
+		r = uffd_wake(fd, 1u << 16, ends[i] - (1u << 16));
+	return r;
+}
+
+bool uffd_serves(int fd, uint64_t addr, uint64_t len)
+{
+	/* What it serves is left as it is, since less is asked for; another's is EBUSY. */
+	struct uffdio_register reg = {
+		.range = { .start = addr, .len = len },
+		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR,
+	};
+
+	return ioctl(fd, UFFDIO_REGISTER, &reg) == 0;
+}
+
 bool uffd_alive(int fd, uint64_t addr)
 {
-	/* Protecting what may be protected already changes nothing that counts: a store there faults once more. */
+	/*
+	 * Protecting what may be protected already changes nothing that counts: a store there faults once more. Where no address is known any does, but not 0, which is
+	 * refused before anybody looks whether there is an address space.
+	 */
+	addr = addr ? addr : 1ull << 20;
 	return uffd_protect(fd, addr, PAGE_SIZE_, true, false) != -ESRCH;
 }

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <linux/userfaultfd.h>
 
 #ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
@@ -42,10 +43,20 @@ struct uffd_caps {
 /* What this kernel and the daemon's privileges allow. -ENOSYS, -EOPNOTSUPP (with the lacking feature in *ret_lacking). */
 int uffd_probe(struct uffd_caps *ret, bool kernel_faults, const char **ret_lacking);
 
+/* May who has these ids open `device` (open for reading and writing) by the permissions that it has? */
+bool uffd_device_is_for(int device, uid_t uid, gid_t gid, const gid_t *groups, size_t n);
+
 /* Is `fd` an unconfigured, non-blocking userfaultfd? Configures it. -EINVAL otherwise. */
 int uffd_accept(int fd, const struct uffd_caps *caps);
 
+/* Is it a userfaultfd, in whatever state? */
+bool uffd_is_one(int fd);
+/* Is it one that uffd_read() never waits for, whoever else reads it? Set up already or not. */
+bool uffd_is_readable(int fd, const struct uffd_caps *caps);
+
 /* Reads up to `n` messages. Returns how many, -EAGAIN when there are none, or another errno. Never blocks. */
+/* Faults that wait to be read, which come before events; -errno: not known. */
+int uffd_pending(int fd);
 int uffd_read(int fd, const struct uffd_caps *caps, struct uffd_msg *msg, int n);
 
 /*
@@ -58,5 +69,9 @@ int uffd_continue(int fd, uint64_t addr, uint64_t len, bool protect, uint64_t *r
 int uffd_protect(int fd, uint64_t addr, uint64_t len, bool on, bool quiet);
 int uffd_poison(int fd, uint64_t addr, uint64_t len);
 int uffd_wake(int fd, uint64_t addr, uint64_t len);
-/* Is the process behind it still there? `addr`: any address that was mapped. */
+/* Wakes whoever waits at any address: faults that an earlier daemon has read come again. */
+int uffd_wake_all(int fd);
+/* Does this userfaultfd serve the mapping at [addr, addr + len), which one of its process does? A mapping that none serves yet is its from now on. */
+bool uffd_serves(int fd, uint64_t addr, uint64_t len);
+/* Is the process behind it still there? `addr`: any address that was mapped; 0: none is known. */
 bool uffd_alive(int fd, uint64_t addr);

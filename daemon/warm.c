@@ -339,13 +339,18 @@ static void file_goes_idle(struct file *f)
 	if (f->worker->warm_bytes < BYTES_MAX && f->worker->warm_jobs < JOBS_MAX)
 		write_record(f);
 	detach(f, "the file is closed");
+	f->warm_looked = false;
 }
 
 void warm_opened(struct file *f, const struct toucher *who)
 {
 	struct warm_record now;
 
-	if (!wants_record(f) || f->n_handles != 1 || f->warm_job || f->prefetch || f->worker->draining || f->worker->warm_jobs >= JOBS_MAX)
+	/* Not by the number of handles: two may be made before the first is ready, as when one of a daemon before comes back beside a new one. */
+	if (f->warm_looked)
+		return;
+	f->warm_looked = true;
+	if (!wants_record(f) || f->warm_job || f->prefetch || f->worker->draining || f->worker->warm_jobs >= JOBS_MAX)
 		return;
 	/* What was hot when it was closed is still here. */
 	if (f->e->resident > 0 && f->e->resident >= f->warm_pages)

@@ -12,7 +12,7 @@ void warm_init(const char *state_dir);
 /* Of worker_init(). */
 void warm_worker_init(struct worker *w);
 
-/* A handle was made: if it is the file's first, its record is looked for. `who` is charged for what is read in then. */
+/* A handle was made: if it is the first since the file was idle, its record is looked for. `who` is charged for what is read in then. */
 void warm_opened(struct file *f, const struct toucher *who);
 /*
  * The worker's end, everything written back: writes the records of the files that are open. Waits for that, at most two seconds; no file has a job or a

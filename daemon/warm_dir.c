@@ -2,7 +2,7 @@
 /*
  * See warm_dir.h. A record is written under a name of its own and renamed, so that a reader finds an old one, a new one, or none. It is not synced: what
  * a crash of the machine makes of it is found out by its checksum.
- * On the offload thread. May call warm_record, log and util.
+ * On the offload thread of key 0. May call warm_record, log and util.
  */
 #include "daemon/warm_dir.h"
 

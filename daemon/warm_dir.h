@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The folder of warm records: one file for each cached file, named after its identity. Everything here may block: one thread at a
- * time (the offload thread). A folder that cannot be made, read or written costs one log line, until it works again, and the records.
+ * time (the offload thread of key 0). A folder that cannot be made, read or written costs one log line, until it works again, and the records.
  */
 #pragma once
 

@@ -4,15 +4,22 @@
  * module does in one turn.
  *
  * Shutdown: the main thread posts `drain`. From then on stores to clean pages wait, requests are not read, and everything dirty is
- * written and synced; what fails is tried again a few times. Then all handles end and the thread returns.
+ * written and synced; what fails is tried again a few times. Where nothing more gets written for `stop_timeout`, since a store does not answer, that is the end of it, too.
+ * What could not be written is told, file by file. Then all handles end and the thread returns.
  */
 #include "daemon/worker.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 
+#include "daemon/attach.h"
 #include "daemon/fault.h"
 #include "daemon/handle.h"
+#include "daemon/kept.h"
+#include "daemon/kill_point.h"
 #include "daemon/locked.h"
 #include "daemon/log.h"
 #include "daemon/reclaim.h"
@@ -24,24 +31,13 @@
 #define RING_MAX       256           /* completions a round */
 #define DRAIN_TRIES    6
 #define DRAIN_PAUSE_NS 500000000ull
+#define DRAIN_LOOK_NS  200000000ull
 #define SPIN_NS        100000ull
+#define TURN_NS        50000ull      /* of what is ready */
 #define NO_ROOM_NS     1000000ull
 #define END_PATIENCE_NS 2000000000ull /* for a store that hangs; its operations end with the process */
 
 /* --- rounds --- */
-
-static void run_tasks(struct list *from)
-{
-	struct list now;
-	struct task *t;
-
-	list_init(&now);
-	list_splice(&now, from);
-	while ((t = list_first(&now, struct task, link))) {
-		list_remove(&t->link);
-		t->run(t);
-	}
-}
 
 static void try_no_room(struct worker *w)
 {
@@ -57,11 +53,26 @@ static void try_no_room(struct worker *w)
 	}
 }
 
+static void queue_all(struct worker *w, struct list *from)
+{
+	struct task *t;
+
+	while ((t = list_first(from, struct task, link)))
+		worker_queue(w, t);
+}
+
+static void later_expired(struct ring_timer *t)
+{
+	struct worker *w = container_of(t, struct worker, later_timer);
+
+	queue_all(w, &w->later);
+}
+
 static void retry_expired(struct ring_timer *t)
 {
 	struct worker *w = container_of(t, struct worker, retry_timer);
 
-	run_tasks(&w->retry);
+	queue_all(w, &w->retry);
 	try_no_room(w);
 }
 
@@ -85,7 +96,11 @@ static void child_expired(struct ring_timer *t)
 
 static void run_round(struct worker *w)
 {
-	run_tasks(&w->ready);
+	uint64_t start = now_ns();
+
+	atomic_fetch_add_explicit(&w->rounds, 1, memory_order_relaxed);
+	while (drr_run(&w->turns, WORKER_GLANCE_NS) && !worker_turn_is_over(w, start, TURN_NS))
+		continue;
 	locked_look(w);
 	if (list_empty(&w->no_room))
 		return;
@@ -102,9 +117,13 @@ struct drain {
 	struct worker *worker;
 	struct ring_timer pause;
 	unsigned busy, tries;
+	struct list files;         /* struct drain_file: of this pass, that are not done */
+	struct ring_timer look;    /* whether it goes on */
+	uint64_t left, since;      /* pages that were left at the last look, and since when there are no fewer (ns) */
 };
 
 struct drain_file {
+	struct list link;
 	struct drain *drain;
 	struct file *file;
 	struct sync_dirty sync;
@@ -113,14 +132,32 @@ struct drain_file {
 
 static void drain_pass(struct drain *d);
 
+/* It was written, and counts as dirty only because somebody who cannot be asked may have it writable. */
+static bool written_as_far_as_can_be(const struct file *f)
+{
+	const struct space *s;
+	bool blind = f->awaited > 0;
+
+	list_for_each(s, &f->spaces, by_file)
+		blind |= s->blind;
+	return blind && f->last_error == 0 && f->store && f->store->writable;
+}
+
 static bool anything_dirty(struct worker *w)
 {
 	struct file *f;
 
 	list_for_each(f, &w->all_files, by_worker)
-		if (f->e->dirty > f->e->keep || f->e->writeback || !list_empty(&f->ops))
+		if ((f->e->dirty > f->e->keep && !written_as_far_as_can_be(f)) || f->e->writeback || !list_empty(&f->ops))
 			return true;
 	return false;
+}
+
+static void say_unwritten(struct file *f, const char *why)
+{
+	log_at(LOG_LEVEL_ERROR, f->e->name, 0, "%llu bytes could not be written: %s",
+	       (unsigned long long)(f->e->dirty + f->e->writeback) * PAGE_SIZE_, why);
+	atomic_store_explicit(&f->worker->failed, true, memory_order_release);
 }
 
 static void drain_pass_done(struct drain *d)
@@ -133,14 +170,12 @@ static void drain_pass_done(struct drain *d)
 		return;
 	}
 	list_for_each(f, &w->all_files, by_worker)
-		if (f->e->dirty > f->e->keep) {
-			log_at(LOG_LEVEL_ERROR, f->e->name, 0, "%llu dirty pages could not be written: %s",
-			       (unsigned long long)f->e->dirty, strerror(f->last_error ? -f->last_error : EIO));
-			atomic_store_explicit(&w->failed, true, memory_order_release);
-		} else if (!f->unlinked && (f->times.moved || (!f->version.valid && f->blocks.count > 0))) {
+		if (f->e->dirty > f->e->keep && !written_as_far_as_can_be(f))
+			say_unwritten(f, f->last_error ? strerror(-f->last_error) : f->store && !f->store->writable ? "nobody has it open who may write it" : strerror(EIO));
+		else if (!f->unlinked && (f->times.moved || (!f->version.valid && f->blocks.count > 0)))
 			file_refresh_version(f); /* for its times and its warm record; in_flight() waits for it */
-		}
 	w->stopped = true;
+	kill_point("drain.done");
 }
 
 static void drain_one_done(struct drain_file *df)
@@ -148,8 +183,9 @@ static void drain_one_done(struct drain_file *df)
 	struct drain *d = df->drain;
 
 	df->file->requests--;
+	list_remove(&df->link);
 	free(df);
-	if (--d->busy == 0)
+	if (--d->busy == 0 && !d->worker->stopped)
 		drain_pass_done(d);
 }
 
@@ -183,6 +219,7 @@ static void drain_pass(struct drain *d)
 			continue; /* counted as dirty, so the next pass tries again */
 		df->drain = d;
 		df->file = f;
+		list_append(&d->files, &df->link);
 		f->requests++; /* it stays */
 		d->busy++;
 		sync_dirty_all(&df->sync, f, drain_written);
@@ -191,32 +228,82 @@ static void drain_pass(struct drain *d)
 		drain_pass_done(d);
 }
 
-static void pause_expired(struct ring_timer *t) { drain_pass(container_of(t, struct drain, pause)); }
+static void pause_expired(struct ring_timer *t)
+{
+	struct drain *d = container_of(t, struct drain, pause);
+
+	if (!d->worker->stopped)
+		drain_pass(d);
+}
+
+/* A store that does not answer: whoever stops us waits no longer for it. */
+static void drain_give_up(struct drain *d)
+{
+	struct worker *w = d->worker;
+	struct drain_file *df;
+	struct file *f;
+
+	list_for_each(df, &d->files, link)
+		say_unwritten(df->file, df->file->e->dirty + df->file->e->writeback > 0 ? "its store does not answer" :
+			      "but its store does not confirm what was written last");
+	list_for_each(f, &w->all_files, by_worker) {
+		bool told = false;
+
+		list_for_each(df, &d->files, link)
+			told |= df->file == f;
+		if (!told && f->e->dirty > f->e->keep && !written_as_far_as_can_be(f))
+			say_unwritten(f, strerror(f->last_error ? -f->last_error : EIO));
+	}
+	w->stopped = true;
+}
+
+static void look_at_drain(struct ring_timer *t)
+{
+	struct drain *d = container_of(t, struct drain, look);
+	struct worker *w = d->worker;
+	uint64_t left = 0, now = now_ns(), patience = w->config->stop_timeout_ms * 1000000;
+	struct file *f;
+
+	if (w->stopped)
+		return;
+	list_for_each(f, &w->all_files, by_worker)
+		left += f->e->dirty + f->e->writeback;
+	if (left < d->left) {
+		d->left = left;
+		d->since = now;
+	}
+	if (patience && now - d->since >= patience)
+		drain_give_up(d);
+	else
+		ring_timer_arm(&w->ring, t, DRAIN_LOOK_NS);
+}
 
 static void drain_begin(struct ring_op *op, int res, uint32_t cflags)
 {
 	struct drain *d = container_of(op, struct drain, op);
 
 	d->worker->draining = true;
+	kill_point("drain.begun");
+	d->left = UINT64_MAX;
+	look_at_drain(&d->look);
 	drain_pass(d);
 }
 
 int worker_drain(struct worker *w, struct ring *from)
 {
-	struct drain *d = calloc(1, sizeof(*d));
+	struct drain *d = w->drain;
 
-	if (!d)
-		return -ENOMEM;
 	d->worker = w;
 	d->op.done = drain_begin;
+	list_init(&d->files);
 	ring_timer_init(&d->pause, pause_expired);
-	w->drain = d;
+	ring_timer_init(&d->look, look_at_drain);
 	return ring_post(from, &w->ring, &d->op, 0);
 }
 
 /* --- the thread --- */
 
-static bool idle(const struct worker *w) { return list_empty(&w->ready) && !w->stopped; }
+static bool idle(struct worker *w) { return drr_empty(&w->turns) && !w->stopped; }
 
 /*
  * Looks for a while before it sleeps: to be woken on another processor takes longer than most of what is waited for. Only as long as that
@@ -274,23 +361,60 @@ static void *worker_main(void *arg)
 {
 	struct worker *w = arg;
 	struct file *f, *next;
+	char name[16];
 
+	(void)snprintf(name, sizeof(name), "worker %u", w->id);
+	(void)prctl(PR_SET_NAME, name); /* for top(1), and who looks for the one that is stuck */
 	trap_blocking_calls();
 	while (!w->stopped)
 		worker_round(w, true);
+	attach_stop(w);
 	handle_end_all(w);
 	/* The polls and timers that point into our memory are cancelled; their last completions are waited for. */
 	ring_timer_arm(&w->ring, &w->retry_timer, END_PATIENCE_NS); /* so that the wait for them ends */
 	for (uint64_t until = now_ns() + END_PATIENCE_NS; in_flight(w) && now_ns() < until;) {
-		run_tasks(&w->ready);
-		ring_run(&w->ring, list_empty(&w->ready) && in_flight(w), RING_MAX);
+		atomic_fetch_add_explicit(&w->rounds, 1, memory_order_relaxed);
+		(void)drr_run(&w->turns, TURN_NS);
+		ring_run(&w->ring, drr_empty(&w->turns) && in_flight(w), RING_MAX);
 	}
 	warm_stop(w);
-	if (!in_flight(w))
+	list_for_each(f, &w->all_files, by_worker)
+		f->control->stopped = f->e->dirty + f->e->writeback == 0;
+	w->abandoned = in_flight(w);
+	if (!w->abandoned)
 		list_for_each_safe(f, next, &w->all_files, by_worker)
 			file_free(f);
+	kept_flush(w);
 	ring_flush(&w->ring);
+	atomic_store_explicit(&w->rounds, WORKER_ENDED, memory_order_relaxed);
 	return NULL;
+}
+
+/*
+ * The ring has the only writing end of a pipe: it ends when all that the ring has begun is over, also when the daemon died long before. The next daemon
+ * waits for that.
+ */
+static int keep_lifeline(struct worker *w)
+{
+	char name[FDSTORE_NAME_MAX];
+	int end[2], r;
+
+	if (!fdstore_active())
+		return 0;
+	if (pipe2(end, O_CLOEXEC) < 0)
+		return -errno;
+	r = io_uring_register_files(&w->ring.uring, &end[1], 1);
+	close(end[1]);
+	(void)snprintf(name, sizeof(name), "L%u.%u", w->id, state_header(w->state)->incarnation);
+	for (int i = 0; r == 0; i++) {
+		r = fdstore_add(name, end, 1);
+		if (r != -EAGAIN || i == 100)
+			break;
+		usleep(1000);
+		r = 0;
+	}
+	close(end[0]);
+	return r;
 }
 
 int worker_init(struct worker *w)
@@ -303,10 +427,24 @@ int worker_init(struct worker *w)
 	list_init(&w->all_files);
 	list_init(&w->spaces);
 	list_init(&w->sockets);
-	list_init(&w->ready);
+	drr_init(&w->turns);
 	list_init(&w->no_room);
 	list_init(&w->retry);
+	list_init(&w->later);
+	list_init(&w->lifeline_wait);
+	list_init(&w->lifeline_waits);
+	list_init(&w->count_task.link);
+	kept_init(w);
+	attach_init(w);
+	{
+		struct timespec now;
+
+		/* Never the same again: a worker makes fewer than one a microsecond. */
+		(void)clock_gettime(CLOCK_REALTIME, &now);
+		w->next_handle = (uint64_t)w->id << 56 | ((uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000);
+	}
 	ring_timer_init(&w->retry_timer, retry_expired);
+	ring_timer_init(&w->later_timer, later_expired);
 	ring_timer_init(&w->expire_timer, expire_expired);
 	ring_timer_init(&w->child_timer, child_expired);
 	ring_timer_init(&w->audit_timer, audit_expired);
@@ -326,8 +464,12 @@ int worker_init(struct worker *w)
 	share = w->state->map[2].entries / w->n_workers;
 	if (r == 0)
 		r = slot_pool_init(&w->mapping_slots, w->id * share, share);
+	share = w->state->map[6].entries / w->n_workers;
+	if (r == 0)
+		r = slot_pool_init(&w->handle_slots, w->id * share, share);
 	w->file_of = calloc(w->file_slots.count, sizeof(*w->file_of));
-	if (r == 0 && !w->file_of)
+	w->drain = calloc(1, sizeof(*w->drain)); /* there must be memory for it at the end */
+	if (r == 0 && (!w->file_of || !w->drain))
 		r = -ENOMEM;
 	w->page_bits = 63;
 	for (uint32_t n = w->file_slots.count; n > 1; n = (n + 1) / 2)
@@ -336,6 +478,8 @@ int worker_init(struct worker *w)
 		r = reclaim_init(w);
 	if (r == 0)
 		r = ring_init(&w->ring, RING_ENTRIES);
+	if (r == 0)
+		r = keep_lifeline(w);
 	return r;
 }
 
@@ -346,11 +490,19 @@ int worker_start(struct worker *w)
 
 void worker_free(struct worker *w)
 {
+	struct list *l;
+
 	ring_free(&w->ring);
+	while (w->lifeline_waits.next && (l = w->lifeline_waits.next) != &w->lifeline_waits) {
+		list_remove(l);
+		free(l);
+	}
 	reclaim_free(w);
+	space_spare_free(w);
 	slot_pool_free(&w->file_slots);
 	slot_pool_free(&w->block_slots);
 	slot_pool_free(&w->mapping_slots);
+	slot_pool_free(&w->handle_slots);
 	free(w->blocks);
 	free(w->file_of);
 	free(w->drain);

@@ -11,6 +11,7 @@
 #include "daemon/block_tree.h"
 #include "daemon/budget.h"
 #include "daemon/config.h"
+#include "daemon/drr.h"
 #include "daemon/ring.h"
 #include "daemon/state.h"
 #include "daemon/uffd.h"
@@ -41,7 +42,8 @@ struct domain {
 struct toucher {
 	struct pgc_cgroup_entry *cgroup; /* NULL: not known */
 	struct domain *domain;     /* NULL: the worker's first */
-	uint32_t client;           /* slot of budget->dirty_by */
+	struct user_count *user;   /* NULL: not known */
+	uint32_t client;           /* budget_client_slot(); 0: nobody */
 };
 
 /* Something that waits for room, or for a barrier on a file to go. Called again, on the worker, when it may try. */
@@ -50,13 +52,23 @@ struct parked {
 	void (*resume)(struct parked *p);
 };
 
-/* Work that a round of the loop left over: `run` is called once in the next round. */
-struct task {
-	struct list link;
-	void (*run)(struct task *t);
+/* Whose a handle of an earlier daemon is: found out by the main thread. */
+struct restored_client {
+	bool counted;
+	struct user_count *user;
+	uint32_t cgroup_slot;
+	struct pgc_cgroup_entry *cgroup;
+	uint32_t tenant[2];
+};
+
+/* A handle has come or gone, and the main thread does not know yet, for want of memory: server.c. */
+struct unsent_count {
+	uint32_t cgroup_slot;
+	int delta;
 };
 
 #define FILE_HASH_SIZE 1024
+#define WORKER_ENDED   UINT64_MAX
 
 struct worker {
 	unsigned id, n_workers;
@@ -72,7 +84,7 @@ struct worker {
 	struct pgc_stats_entry *stats;
 
 	/* Slots of the visible state that are this worker's, and the private side of its blocks. */
-	struct slot_pool file_slots, block_slots, mapping_slots;
+	struct slot_pool file_slots, block_slots, mapping_slots, handle_slots;
 	struct block *blocks;      /* by slot - block_slots.first */
 	uint32_t blocks_high;      /* of `blocks`, so many have been used at one time: their memory is charged */
 	struct file **file_of;     /* by file slot - file_slots.first */
@@ -82,13 +94,17 @@ struct worker {
 	struct list files[FILE_HASH_SIZE];
 	struct list all_files;
 	struct list spaces;        /* struct space */
+	struct space *spare_spaces; /* space.c: for forked children, when there is no memory */
+	unsigned n_spare_spaces;
 	struct list sockets;       /* struct handle */
 	unsigned n_files;
 
-	struct list ready;         /* struct task: for the next round */
+	struct drr turns;          /* struct task: for the next rounds */
 	struct list no_room;       /* struct parked: wait for memory or block slots */
-	struct list retry;         /* struct task: run again when retry_timer fires */
-	struct ring_timer retry_timer, expire_timer, child_timer, audit_timer;
+	struct list retry;         /* struct task: queued again when retry_timer fires */
+	struct list later;         /* the same, when later_timer fires */
+	struct ring_timer retry_timer, later_timer, expire_timer, child_timer, audit_timer;
+	uint32_t children[CLIENT_SLOTS]; /* forked ones, of each client */
 	unsigned fills_in_flight, writes_in_flight;
 	struct rate writeout_rate; /* read by the main thread */
 	uint64_t used;             /* pages charged by this worker */
@@ -110,24 +126,61 @@ struct worker {
 	uint64_t pressure_at_look;
 	unsigned locked_files;     /* with something that clients have locked */
 	uint64_t kept_bytes;       /* by pgc_keep, in all files */
+	/* For the next daemon: kept.c and restore.c. */
+	struct list removals;      /* of kept descriptors, not sent yet */
+	struct task removals_task;
+	uint64_t next_handle;      /* the next handle's name for ATTACH */
+	unsigned lifelines;        /* rings of dead daemons that have something under way */
+	struct list lifeline_waits; /* struct lifeline of restore.c, each begins with its link: freed after the ring that they wait on */
+	struct list lifeline_wait; /* struct parked: until there is none */
+	struct list awaited, attach_jobs; /* attach.c */
+	struct ring_timer attach_timer;
+	const struct restored_client *restored; /* by slot of saved_handles */
+	uint32_t told;             /* of `blocks`: those below this slot have been told to the policy */
+	struct task tell;          /* goes on with that */
+	struct task restore;       /* the first thing that runs, where there is a state to be taken over */
+
+	unsigned checks;           /* steps of check.h that wait for something */
+	uint64_t changes;          /* of whatever check.h counts */
+
 	bool room_made;            /* since the loop last tried those in no_room */
 	bool no_slots_logged;
 	unsigned live;             /* handles and spaces that are not freed yet */
 	struct drain *drain;       /* worker.c: at shutdown */
+	struct unsent_count unsent_counts[64];
+	unsigned n_unsent_counts;
+	struct task count_task;
 
 	uint64_t spin_ns;          /* how long it looks before it sleeps */
 	bool alone;                /* on the only processor: to look would keep others from what is waited for */
 	bool draining;             /* shutting down: write faults wait, everything is written back */
 	bool stopped;
+	bool abandoned;            /* it has ended with operations under way, which may still write into its memory; main reads it after join */
+	_Atomic uint64_t rounds;   /* of the loop; WORKER_ENDED: the thread has done its work. Relaxed: the watchdog looks whether it moves */
 	_Atomic bool failed;       /* something could not be written at shutdown; release by the worker, acquire by main after join */
 };
 
-/* Runs `t` in the next round; nothing if it is queued already. */
+/* Runs `t` in a later round, when it is its flow's turn, also if it was to wait for a timer; nothing if it is queued already. */
 static inline void worker_queue(struct worker *w, struct task *t)
 {
-	if (list_empty(&t->link))
-		list_append(&w->ready, &t->link);
+	if (t->waiting)
+		list_remove(&t->link);
+	t->waiting = false;
+	drr_queue(&w->turns, t);
 }
+
+#define WORKER_GLANCE_NS 10000ull  /* so long a turn is at least */
+/* After its time, or when the ring has brought somebody meanwhile whose turn may come first. `start`: now_ns() when it began. */
+static inline bool worker_turn_is_over(const struct worker *w, uint64_t start, uint64_t most)
+{
+	uint64_t ns = now_ns() - start;
+
+	return ns >= most || (ns >= WORKER_GLANCE_NS && ring_has_news(&w->ring));
+}
+
+/* The flow of a client's work. */
+static inline uint32_t worker_flow(const struct toucher *who) { return who->client; }
+_Static_assert(DRR_FLOWS == CLIENT_SLOTS, "a flow for each client");
 
 /* Runs `t` again in about 100 us: for ioctls that say EAGAIN because the client is about to finish an event. */
 #define AUDIT_NS        2000000000ull
@@ -136,8 +189,20 @@ static inline void worker_retry(struct worker *w, struct task *t)
 {
 	if (!list_empty(&t->link))
 		return;
+	t->waiting = true;
 	list_append(&w->retry, &t->link);
 	ring_timer_arm(&w->ring, &w->retry_timer, WORKER_RETRY_NS);
+}
+
+/* The same in about 5 ms: for what may last. */
+#define WORKER_LATER_NS 5000000ull
+static inline void worker_later(struct worker *w, struct task *t)
+{
+	if (!list_empty(&t->link))
+		return;
+	t->waiting = true;
+	list_append(&w->later, &t->link);
+	ring_timer_arm(&w->ring, &w->later_timer, WORKER_LATER_NS);
 }
 
 /* What budget->used has been charged with is charged to the worker and its domain, too. */
@@ -145,6 +210,7 @@ static inline void budget_account(struct worker *w, struct domain *d, uint64_t p
 {
 	struct budget *b = w->budget;
 
+	w->changes++;
 	w->used += pages;
 	d->used += pages;
 	for (int i = 0; i < 2; i++)
@@ -164,6 +230,7 @@ static inline void budget_uncharge(struct worker *w, struct domain *d, uint64_t 
 	struct budget *b = w->budget;
 
 	atomic_fetch_sub_explicit(&b->used, pages, memory_order_relaxed);
+	w->changes++;
 	w->used -= pages;
 	d->used -= pages;
 	for (int i = 0; i < 2; i++)

@@ -15,7 +15,10 @@
 #include <assert.h>
 #include <string.h>
 
+#include "daemon/file_save.h"
+#include "daemon/kill_point.h"
 #include "daemon/log.h"
+#include "daemon/saved.h"
 
 #define WB_MAX_PAGES   256u                   /* 1 MiB a write */
 #define WRITES_MAX     32u                    /* in flight for one file */
@@ -61,10 +64,13 @@ static void wb_settle(struct wb *wb, uint64_t from, uint64_t to, bool clean)
 		struct block *b = wb_block(wb, p);
 		uint64_t pages = block_mask(b, p, to);
 
-		block_set_writeback(b, pages, false);
 		if (clean)
 			block_set_unsynced(b, pages);
 		block_set_dirty(b, clean && !wb->stays_dirty ? pages & b->e->keep : pages);
+		kill_point("writeback.settling");
+		crash_order(); /* a page that is neither is clean to the next daemon */
+		block_set_writeback(b, pages, false);
+		kill_point("writeback.ended");
 	}
 }
 
@@ -75,6 +81,7 @@ static void wb_done(struct store_op *op, ssize_t result)
 	struct worker *w = f->worker;
 	uint64_t clean_to = wb->first;
 
+	kill_point("writeback.written");
 	if (wb->asking_hole) {
 		wb->asking_hole = false;
 		if (result != 1) {
@@ -105,6 +112,7 @@ static void wb_done(struct store_op *op, ssize_t result)
 	clean_to = wb->moved >= wb->len ? wb->first + wb->n : wb->first + wb->moved / PAGE_SIZE_;
 	wb_settle(wb, wb->first, clean_to, true);
 	wb_settle(wb, clean_to, wb->first + wb->n, false);
+	kill_point("writeback.settled");
 	f->store_size = MAX(f->store_size, MIN(f->size, wb->first * PAGE_SIZE_ + wb->moved));
 	if (result < 0) {
 		file_record_error(f, (int)result);
@@ -115,6 +123,7 @@ static void wb_done(struct store_op *op, ssize_t result)
 		       (unsigned long long)(wb->first * PAGE_SIZE_ + wb->moved), strerror((int)-result));
 	} else if (f->last_error) {
 		f->last_error = 0;
+		file_save_errors(f);
 		f->e->error = 0;
 		f->e->flags &= ~PGC_FILE_ERROR;
 	}
@@ -149,6 +158,7 @@ static int wb_start(struct sync_dirty *s, uint64_t first, uint64_t n, bool zeros
 	list_append(&f->writes, &wb->link);
 	f->worker->writes_in_flight++;
 	f->worker->stats->writeouts++;
+	kill_point("writeback.submitting");
 	if (zeros && first * PAGE_SIZE_ + wb->len <= f->store_size) {
 		wb->asking_hole = true;
 		wb->op.done = wb_done;
@@ -215,10 +225,15 @@ static void begin_writeback(struct file *f, uint64_t first, uint64_t n, bool on)
 		uint64_t pages = block_mask(b, p, first + n);
 
 		if (on)
-			block_clear_dirty(b, pages);
-		block_set_writeback(b, pages, on);
-		if (!on)
+			block_set_writeback(b, pages, true);
+		else
 			block_set_dirty(b, pages);
+		kill_point("writeback.begun");
+		crash_order();
+		if (on)
+			block_clear_dirty(b, pages);
+		else
+			block_set_writeback(b, pages, false);
 	}
 }
 
@@ -269,6 +284,7 @@ static int start_runs(struct sync_dirty *s, uint64_t first, uint64_t end, bool s
 		while (p + n < end && page_dirty(f, p + n, &writeback) && (f->sparse && page_is_zero(f, p + n)) == zeros)
 			n++;
 		begin_writeback(f, p, n, true);
+		kill_point("writeback.cleared");
 		r = wb_start(s, p, n, zeros, stays_dirty);
 		if (r < 0) {
 			begin_writeback(f, p, n, false);
@@ -292,6 +308,19 @@ static bool sync_advance(struct sync_dirty *s)
 	struct file *f = s->file;
 	struct worker *w = f->worker;
 
+	if (f->awaited > 0 && f->store && !f->store->writable && f->e->dirty > 0) {
+		if (w->draining) { /* nobody comes any more */
+			s->error = -EBADF;
+			s->cursor = s->end;
+			return true;
+		}
+		worker_retry(w, &f->sync_task); /* a client that may write is still to come */
+		return false;
+	}
+	if (f->hold_writes && f->e->dirty > 0) {
+		list_append(&w->lifeline_wait, &s->parked.link);
+		return false;
+	}
 	if (!s->looked && f->store && f->e->dirty > 0) {
 		/* An mtime that somebody has set shows only until we write. */
 		s->looked = true;
@@ -340,8 +369,11 @@ static bool sync_advance(struct sync_dirty *s)
 			}
 			stays_dirty = true;
 		}
+		if (r == -EPERM) /* somebody who may have it writable cannot be asked */
+			stays_dirty = true;
 		if (!stays_dirty)
 			s->blocked_since = 0; /* else the next window would wait as long again */
+		kill_point("writeback.protected");
 		r = start_runs(s, first, end, stays_dirty);
 		if (r < 0) {
 			if (s->in_flight == 0) {
@@ -415,6 +447,7 @@ static void store_synced(struct store_op *op, ssize_t result)
 	struct file *f = s->file;
 	struct block *b;
 
+	kill_point("fsync.store_done");
 	if (result < 0) {
 		log_at(LOG_LEVEL_ERROR, f->e->name, 0, "fsync of the store failed, what was written since the last one is dirty again: %s",
 		       strerror((int)-result));
@@ -440,6 +473,7 @@ static void issue_sync(struct store_sync *s, bool data_only)
 
 	s->writes_done = f->writes_done;
 	s->op.done = store_synced;
+	kill_point("fsync.begun");
 	f->store->ops->sync(f->store, &s->op, data_only);
 }
 
@@ -514,8 +548,8 @@ void writeback_background(struct file *f)
 
 	if (f->background || !f->store || f->e->dirty == 0)
 		return;
-	/* After a failure: not again before the timer says so. */
-	if (f->last_error && now_ns() - f->dirty_since < dirty_expire_ns(f->worker))
+	/* After a failure, or where nothing becomes clean: not again before the timer says so. */
+	if ((f->last_error || f->awaited > 0) && now_ns() - f->dirty_since < dirty_expire_ns(f->worker))
 		return;
 	s = calloc(1, sizeof(*s));
 	if (!s)

@@ -25,8 +25,10 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 
 #include "libclient/internal.h"
+#include "version.h"
 
 struct fd_hooks fd_hooks;
 
@@ -46,6 +48,18 @@ int fd_keep(int fd)
 		moved = fd;
 	fd_hooks.made(moved);
 	return moved;
+}
+
+#define RETRY_MIN_MS 10
+#define RETRY_MAX_MS 500
+#define OPEN_PATIENCE_MS 30000 /* for daemons that die while they open; several may, one after the other */
+
+int file_wait(struct waiting *w, unsigned ms)
+{
+	nanosleep(&(struct timespec){ .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000 }, NULL);
+	if (fd_hooks.signals && fd_hooks.signals(true) < 0)
+		w->interrupted = true;
+	return w->interrupted && clock_ms() - w->since >= INTERRUPT_MS ? -EINTR : 0;
 }
 
 static void file_link(struct pgc_file *f)
@@ -91,6 +105,9 @@ static struct pgc_file *file_new(int accmode, int sync_flags)
 
 void file_destroy(struct pgc_file *f)
 {
+	/* The watcher may be polling it, and would keep it open. A forked child has closed what is its parent's. */
+	if (f->conn.fd >= 0)
+		(void)shutdown(f->conn.fd, SHUT_RDWR);
 	conn_destroy(&f->conn);
 	close_fd(&f->uffd);
 	close_fd(&f->memfd);
@@ -119,9 +136,10 @@ static int file_make_socket(struct pgc_file *f)
 	int fd;
 
 	pthread_mutex_lock(&lib.lock);
-	fd = f->conn.fd = fd_keep(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+	fd = conn_socket();
+	f->conn.fd = MAX(fd, -1);
 	pthread_mutex_unlock(&lib.lock);
-	return fd < 0 ? -errno : 0;
+	return MIN(fd, 0);
 }
 
 static int file_make_uffd(struct pgc_file *f, int dev, bool *ret_kernel)
@@ -162,6 +180,38 @@ static int file_map_control(struct pgc_file *f, int fd)
 	return 0;
 }
 
+uint64_t file_orphan_ms(uint64_t daemons)
+{
+	const char *e = secure_getenv("PAGECACHED_ORPHAN_TIMEOUT");
+	char *end;
+	double s;
+
+	if (!e || !*e)
+		return daemons;
+	s = strtod(e, &end);
+	return *end || !(s >= 0) || s > 1e9 ? daemons : (uint64_t)(s * 1000);
+}
+
+/* All of an ATTACH but the userfaultfd. Returns how many descriptors it brings besides. */
+static int attach_message(const struct pgc_file *f, struct pgc_msg *m, int *fds)
+{
+	int n = 0;
+
+	m->attach = (struct pgc_attach){
+		.file_dev = f->file_dev, .file_ino = f->file_ino, .handle = f->handle, .flags = (uint32_t)f->accmode, .has_direct = f->direct >= 0,
+		.attach = f->control && __atomic_load_n(&f->control->stopped, __ATOMIC_ACQUIRE) ? PGC_ATTACH_CLEAN : 0,
+		.kernel_faults = !!(file_flags(f) & PGC_HANDLE_KERNEL_FAULTS),
+	};
+	memcpy(m->attach.uri, f->uri, MIN(sizeof(m->attach.uri), sizeof(f->uri)) - 1);
+	if (f->memfd >= 0)
+		fds[n++] = f->memfd;
+	if (f->buffered >= 0)
+		fds[n++] = f->buffered;
+	if (f->direct >= 0)
+		fds[n++] = f->direct;
+	return n;
+}
+
 /*
  * What OPEN and CLONE want, and what comes back. In a child a handle with a memfd is cloned, another one opened again.
  */
@@ -169,10 +219,11 @@ static int file_shake(struct pgc_file *f)
 {
 	int fds[PGC_FDS_MAX], got[PGC_FDS_MAX], n = 0, r;
 	_cleanup_close_ int dev = -1, control = -1, memfd = -1;
-	bool clone = f->memfd >= 0, kernel = false;
-	struct pgc_msg m = { .type = clone ? PGC_MSG_CLONE : PGC_MSG_OPEN };
+	bool clone = f->memfd >= 0, attach = clone && f->no_clone, kernel = false;
+	struct pgc_msg m = { .type = attach ? PGC_MSG_ATTACH : clone ? PGC_MSG_CLONE : PGC_MSG_OPEN };
 	struct stat st;
 
+	f->conn.single = f->opening;
 	r = file_make_socket(f);
 	if (r == 0)
 		r = conn_dial(f->conn.fd);
@@ -184,7 +235,11 @@ static int file_shake(struct pgc_file *f)
 		return r;
 
 	fds[n++] = f->uffd;
-	if (clone) {
+	if (attach) {
+		n += attach_message(f, &m, fds + n);
+		m.attach.handle = 0; /* a new one */
+		m.attach.kernel_faults = kernel;
+	} else if (clone) {
 		m.clone.file_dev = f->file_dev;
 		m.clone.file_ino = f->file_ino;
 		m.clone.flags = (uint32_t)f->accmode;
@@ -217,16 +272,36 @@ static int file_shake(struct pgc_file *f)
 	}
 	f->file_dev = m.open_reply.file_dev;
 	f->file_ino = m.open_reply.file_ino;
+	f->handle = m.open_reply.handle;
+	f->orphan_ms = file_orphan_ms(m.open_reply.orphan_timeout_ms);
 	if (!kernel)
 		m.open_reply.flags &= ~PGC_HANDLE_KERNEL_FAULTS;
 	__atomic_store_n(&f->handle_flags, m.open_reply.flags, __ATOMIC_RELAXED);
 	__atomic_store_n(&f->mapped, false, __ATOMIC_RELAXED);
+	f->conn.single = false;
 	__atomic_store_n(&f->stale, false, __ATOMIC_RELEASE);
 	return 0;
 }
 
+/*
+ * No daemon yet, or one that died again, or not all of our fellows have come; or the daemon, this process or the disk has no room or fails just now, and giving up
+ * would make of that the end of all mappings.
+ */
+static bool worth_waiting(int r)
+{
+	static const int passing[] = {
+		ENOENT, ECONNREFUSED, ECONNRESET, EAGAIN, ESHUTDOWN, EPIPE, EMFILE, ENFILE, ENOMEM, ENOBUFS, EINTR, EIO, ENOSPC, EDQUOT,
+	};
+
+	for (size_t i = 0; i < sizeof(passing) / sizeof(passing[0]); i++)
+		if (r == -passing[i])
+			return true;
+	return false;
+}
+
 int file_connect(struct pgc_file *f)
 {
+	struct waiting w = { .since = clock_ms() };
 	int r = 0;
 
 	if (fork_unseen())
@@ -234,20 +309,159 @@ int file_connect(struct pgc_file *f)
 	if (!__atomic_load_n(&f->stale, __ATOMIC_ACQUIRE))
 		return 0;
 	pthread_mutex_lock(&f->connect_lock);
-	if (f->stale) {
+	while (f->stale) {
 		r = file_shake(f);
-		if (r < 0)
-			file_disconnect(f);
+		if (r == 0)
+			break;
+		file_disconnect(f);
+		if (f->memfd >= 0) { /* in a forked child: as with a connection that died */
+			if (r == -ESTALE && !f->no_clone) {
+				f->no_clone = true; /* the daemon that knew it is gone */
+				continue;
+			}
+			if (!worth_waiting(r) || (f->orphan_ms && clock_ms() - w.since >= f->orphan_ms))
+				break;
+		} else if ((r != -ECONNRESET && r != -EAGAIN) || clock_ms() - w.since >= OPEN_PATIENCE_MS) {
+			break; /* else a daemon died in between; the next one is about to come */
+		}
+		pthread_mutex_unlock(&f->connect_lock);
+		r = file_wait(&w, RETRY_MIN_MS);
+		pthread_mutex_lock(&f->connect_lock);
+		if (r < 0 && f->stale)
+			break;
+		r = 0;
 	}
 	pthread_mutex_unlock(&f->connect_lock);
 	return r;
 }
 
+/* Over a connection of its own: until it is done nobody else may send anything. */
+static int attach_over(struct pgc_file *f, struct conn *c)
+{
+	struct pgc_msg m = { .type = PGC_MSG_ATTACH };
+	int fds[PGC_FDS_MAX], got[PGC_FDS_MAX], n = 0, r;
+	_cleanup_close_ int dev = -1, control = -1;
+
+	r = conn_socket();
+	if (r < 0)
+		return r;
+	c->fd = r;
+	r = conn_dial(c->fd);
+	if (r == 0)
+		r = conn_hello(c, &dev);
+	if (r < 0)
+		return r;
+	fds[n++] = f->uffd;
+	n += attach_message(f, &m, fds + n);
+	r = conn_request(c, &m, fds, n, got, 1);
+	if (r < 0)
+		return r;
+	control = got[0];
+	r = file_map_control(f, control);
+	if (r < 0)
+		return r;
+	f->handle = m.open_reply.handle;
+	if (f->xfer_fd >= 0) {
+		struct pgc_msg x = { .type = PGC_MSG_XFER };
+
+		r = conn_request(c, &x, &f->xfer_fd, 1, NULL, 0);
+	}
+	return r;
+}
+
+static int attach_once(struct pgc_file *f)
+{
+	struct conn c;
+	int r;
+
+	conn_init(&c);
+	r = attach_over(f, &c);
+	if (r == 0) {
+		bool own = fork_lock_lib(); /* this may be the watcher, during a fork */
+
+		close_fd(&f->conn.fd);
+		fork_unlock_lib(own);
+		conn_renew(&f->conn, take_fd(&c.fd), f->xfer_fd);
+	}
+	conn_destroy(&c);
+	if (r == 0 && __atomic_load_n(&f->closed, __ATOMIC_RELAXED))
+		file_send_close(f);
+	return r;
+}
+
+/* With connect_lock. */
+static int attach_step(struct pgc_file *f)
+{
+	int r;
+
+	if (f->lost || !conn_hung_up(&f->conn))
+		return f->lost; /* another thread was here */
+	conn_kill(&f->conn);
+	r = attach_once(f);
+	if (r == 0)
+		return 0;
+	if (worth_waiting(r))
+		return -EAGAIN;
+	f->lost = r;
+	return r;
+}
+
+int file_attach_try(struct pgc_file *f)
+{
+	int r;
+
+	if (pthread_mutex_trylock(&f->connect_lock) != 0)
+		return -EAGAIN; /* somebody is at it */
+	r = attach_step(f);
+	pthread_mutex_unlock(&f->connect_lock);
+	return r;
+}
+
+int file_attach(struct pgc_file *f, bool may_end)
+{
+	struct waiting w = { .since = clock_ms() };
+	unsigned pause = RETRY_MIN_MS;
+	int r;
+
+	for (;;) {
+		pthread_mutex_lock(&f->connect_lock);
+		r = attach_step(f);
+		pthread_mutex_unlock(&f->connect_lock);
+		if (r != -EAGAIN)
+			return r;
+		if (f->orphan_ms && clock_ms() - w.since >= f->orphan_ms)
+			return -ETIMEDOUT;
+		if (file_wait(&w, pause) < 0 && may_end)
+			return -EINTR;
+		pause = MIN(pause * 2, RETRY_MAX_MS);
+	}
+}
+
+/* The dead daemon may have carried it out, and the program may ask for it once more: of an append that would make two. */
+static bool may_be_asked_twice(const struct pgc_msg *m)
+{
+	return m->type != PGC_MSG_WRITE || !(m->write.flags & PGC_WRITE_APPEND);
+}
+
 int file_request(struct pgc_file *f, struct pgc_msg *msg, const int *fds, int n_fds)
 {
+	bool stale = __atomic_load_n(&f->stale, __ATOMIC_RELAXED);
 	int r = file_connect(f);
 
-	return r < 0 ? r : conn_request(&f->conn, msg, fds, n_fds, NULL, 0);
+	if (r < 0)
+		return r;
+	if (stale)
+		watch_changed(); /* of a forked child; one that is being opened is not looked at */
+	for (;;) {
+		r = conn_request(&f->conn, msg, fds, n_fds, NULL, 0);
+		if (r != -ECONNRESET || fork_unseen())
+			return r;
+		r = file_attach(f, may_be_asked_twice(msg));
+		if (r < 0)
+			return r == -ETIMEDOUT ? -ECONNRESET : r;
+		if (msg->tag)
+			msg->status = PGC_REQUEST_AGAIN; /* the dead daemon may have carried it out */
+	}
 }
 
 void file_put(struct pgc_file *f)
@@ -266,15 +480,24 @@ static bool memfd_is_mapped(const struct pgc_file *f)
 	return false;
 }
 
+bool file_is_awaited(struct pgc_file *f)
+{
+	return !__atomic_load_n(&f->stale, __ATOMIC_RELAXED) && !f->given_up && !f->lost && conn_hung_up(&f->conn) && !conn_ended(&f->conn) &&
+	       !(f->control && __atomic_load_n(&f->control->stopped, __ATOMIC_ACQUIRE));
+}
+
 /*
  * Whether nothing of a closed handle is mapped any more. The daemon says so by hanging up, but a daemon that died
  * hangs up as well; the table may be out of date; and /proc/self/maps does not tell the handles of one file apart. So
- * it is either certain from the last, or two must agree.
+ * it is either certain from the last, or two must agree. One that a daemon's death left behind is handed to the next
+ * one first: what was stored may be nowhere else.
  */
 static bool file_is_gone(struct pgc_file *f, bool *resynced)
 {
 	bool mapped = __atomic_load_n(&f->mapped, __ATOMIC_RELAXED), hung_up;
 
+	if (file_is_awaited(f))
+		return false;
 	if (!mapped && f->maps == 0)
 		return true;
 	hung_up = !mapped || conn_hung_up(&f->conn);
@@ -288,13 +511,18 @@ static bool file_is_gone(struct pgc_file *f, bool *resynced)
 
 void file_reap(void)
 {
+	pthread_mutex_lock(&lib.lock);
+	file_reap_locked();
+}
+
+void file_reap_locked(void)
+{
 	struct pgc_file *gone = NULL, *f, *next;
 	bool resynced = false;
 
-	pthread_mutex_lock(&lib.lock);
 	for (f = lib.files; f; f = next) {
 		next = f->next;
-		if (!f->closed || f->busy > 0 || !file_is_gone(f, &resynced))
+		if (!f->closed || f->busy > 0 || f->watched > 0 || !file_is_gone(f, &resynced))
 			continue;
 		file_unlink(f);
 		f->next = gone;
@@ -319,7 +547,7 @@ void file_forked(struct pgc_file *f)
 	conn_init(&f->conn);
 	file_init_locks(f);
 	f->xfer_used = 0;
-	f->busy = 0;
+	f->busy = f->watched = 0;
 	f->mapped = false;
 	__atomic_store_n(&f->stale, true, __ATOMIC_RELEASE);
 }
@@ -387,6 +615,7 @@ static int open_handle(struct pgc_file **ret, int buffered, const char *uri, int
 	pthread_mutex_lock(&lib.lock);
 	f->opening = false;
 	pthread_mutex_unlock(&lib.lock);
+	watch_changed();
 	*ret = f;
 	return 0;
 }
@@ -487,7 +716,7 @@ void file_send_close(struct pgc_file *f)
 {
 	struct pgc_msg m = { .type = PGC_MSG_CLOSE };
 
-	/* Whatever the answer, the handle is closed: with a dead daemon it lives on until nothing is mapped. */
+	/* Whatever the answer, the handle is closed: with a dead daemon it lives on until the next one has it, and nothing is mapped. */
 	if (__atomic_load_n(&f->mapped, __ATOMIC_RELAXED))
 		conn_request(&f->conn, &m, NULL, 0, NULL, 0);
 }

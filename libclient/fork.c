@@ -13,6 +13,10 @@
  *
  * prepare() holds lib.lock over the fork, so that the table and the list of handles are whole in the child. All other
  * locks belong to threads that the child does not have and are made anew.
+ *
+ * The kernel lets a fork go on when a daemon has heard of it. If that dies meanwhile, and nobody keeps its descriptors, the watcher has to hand them to the next one
+ * first. So a fork that takes long lends it the lock: the forking thread does nothing but wait, and the child's copy of memory and descriptors is made by then.
+ * malloc(3)'s locks are not lent.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -22,6 +26,8 @@
 #include "libclient/internal.h"
 
 #define REMAKE_PATIENCE_MS 10000
+#define WAIT_NS            2000000
+#define LEND_MS            200
 
 /*
  * A fork that no handler sees (clone(2), syscall(2)) leaves the child with its parent's connections, and both would take each other's replies and transfer areas.
@@ -29,14 +35,98 @@
  */
 static bool *own;
 
+static struct {
+	pthread_mutex_t lock;      /* after lib.lock, if both */
+	pthread_cond_t returned;
+	uint64_t since;            /* a fork is under way, for so long; 0: none */
+	unsigned lent;
+	bool was_lent;
+} lending = { .lock = PTHREAD_MUTEX_INITIALIZER, .returned = PTHREAD_COND_INITIALIZER };
+
+bool fork_lock_lib(void)
+{
+	while (pthread_mutex_trylock(&lib.lock) != 0) {
+		bool lent;
+
+		pthread_mutex_lock(&lending.lock);
+		lent = lending.since > 0 && clock_ms() - lending.since >= LEND_MS;
+		if (lent) {
+			lending.lent++;
+			lending.was_lent = true;
+		}
+		pthread_mutex_unlock(&lending.lock);
+		if (lent)
+			return false;
+		nanosleep(&(struct timespec){ .tv_nsec = WAIT_NS }, NULL);
+	}
+	return true;
+}
+
+void fork_unlock_lib(bool held)
+{
+	if (held) {
+		pthread_mutex_unlock(&lib.lock);
+		return;
+	}
+	pthread_mutex_lock(&lending.lock);
+	if (--lending.lent == 0)
+		pthread_cond_broadcast(&lending.returned);
+	pthread_mutex_unlock(&lending.lock);
+}
+
+static void lend(void)
+{
+	pthread_mutex_lock(&lending.lock);
+	lending.since = clock_ms();
+	pthread_mutex_unlock(&lending.lock);
+}
+
+/* Whether it was lent. */
+static bool take_back(void)
+{
+	bool was;
+
+	pthread_mutex_lock(&lending.lock);
+	lending.since = 0;
+	while (lending.lent > 0)
+		pthread_cond_wait(&lending.returned, &lending.lock);
+	was = lending.was_lent;
+	lending.was_lent = false;
+	pthread_mutex_unlock(&lending.lock);
+	return was;
+}
+
 /* A pipe: its end, in the child, says that the mappings are there. Under lib.lock. */
 static int remade[2] = { -1, -1 };
+
+/* Under lib.lock. */
+static bool waits_for_a_daemon(void)
+{
+	for (struct pgc_file *f = lib.files; f; f = f->next)
+		if (f->maps > 0 && file_is_awaited(f))
+			return true;
+	return false;
+}
+
+/* Where there is no daemon, the next one is waited for here and not in the kernel. */
+static void lock_for_fork(void)
+{
+	for (;;) {
+		watch_fork(-1);
+		pthread_mutex_lock(&lib.lock);
+		if (!waits_for_a_daemon())
+			return;
+		pthread_mutex_unlock(&lib.lock);
+		watch_fork(0);
+		nanosleep(&(struct timespec){ .tv_nsec = WAIT_NS }, NULL);
+	}
+}
 
 static void prepare(void)
 {
 	bool remake = false;
 
-	pthread_mutex_lock(&lib.lock);
+	lock_for_fork();
 	for (const struct pgc_file *f = lib.files; f; f = f->next)
 		remake |= f->maps > 0 && !(file_flags(f) & PGC_HANDLE_FORK_EVENTS);
 	/* The child has to make what really is, not what the library remembers. */
@@ -45,14 +135,19 @@ static void prepare(void)
 		if (pipe2(remade, O_CLOEXEC) < 0)
 			remade[0] = remade[1] = -1;
 	}
+	lend();
 }
 
 static void parent(void)
 {
 	_cleanup_close_ int wait_for = take_fd(&remade[0]);
+	bool lent = take_back();
 
 	close_fd(&remade[1]); /* while no other thread can fork, so that only the child has it */
 	pthread_mutex_unlock(&lib.lock);
+	watch_fork(0);
+	if (lent)
+		watch_changed(); /* what it left undone */
 	if (wait_for >= 0)
 		(void)poll(&(struct pollfd){ .fd = wait_for }, 1, REMAKE_PATIENCE_MS);
 }
@@ -112,11 +207,16 @@ static void restore_mappings(void)
 static void child(void)
 {
 	struct pgc_file *f, *next;
+	bool mapped = false;
 
 	if (own)
 		*own = true;
+	watch_fork(1);
 	pthread_mutex_init(&lib.lock, NULL);
 	pthread_cond_init(&lib.idle, NULL);
+	pthread_mutex_init(&lending.lock, NULL);
+	pthread_cond_init(&lending.returned, NULL);
+	lending.since = lending.lent = lending.was_lent = 0;
 	for (f = lib.files; f; f = next) {
 		next = f->next;
 		file_forked(f);
@@ -131,6 +231,11 @@ static void child(void)
 	restore_mappings();
 	close_fd(&remade[0]);
 	close_fd(&remade[1]);
+	/* Not before: the stack of the thread could come to lie where a mapping has to be. */
+	for (f = lib.files; f && !mapped; f = f->next)
+		mapped = __atomic_load_n(&f->mapped, __ATOMIC_RELAXED);
+	if (mapped)
+		watch_changed();
 	for (f = lib.files; f; f = f->next)
 		if (f->closed)
 			file_send_close(f);

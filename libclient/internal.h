@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the parts of libpagecached share. Calls go down only: fork, map, io, file, (conn, vma).
+ * What the parts of libpagecached share. Calls go down only: fork, map, io, watch, file, (conn, vma).
  *
  * Locks, in the order in which they may be taken: pgc_file.connect_lock, lib.lock, pgc_file.xfer_lock, conn.lock.
  * Nothing waits for the daemon with lib.lock held, so a slow request on one handle delays no other handle.
  *
- * The library makes no thread, never logs, prints or exits, and every descriptor that it makes is close-on-exec.
+ * The library makes one thread, with the first mapping (watch.c), never logs, prints or exits, and every descriptor that it makes is close-on-exec.
  */
 #pragma once
 
@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "pagecached.h"
@@ -24,26 +25,40 @@
 #define conn_address pgcpriv_conn_address
 #define conn_destroy pgcpriv_conn_destroy
 #define conn_dial pgcpriv_conn_dial
+#define conn_ended pgcpriv_conn_ended
 #define conn_hello pgcpriv_conn_hello
 #define conn_hung_up pgcpriv_conn_hung_up
 #define conn_init pgcpriv_conn_init
+#define conn_kill pgcpriv_conn_kill
+#define conn_dead pgcpriv_conn_dead
+#define conn_renew pgcpriv_conn_renew
 #define conn_request pgcpriv_conn_request
+#define conn_set_xfer pgcpriv_conn_set_xfer
+#define conn_socket pgcpriv_conn_socket
 #define fd_hooks pgcpriv_fd_hooks
 #define fd_keep pgcpriv_fd_keep
 #define file_append pgcpriv_file_append
+#define file_attach pgcpriv_file_attach
+#define file_orphan_ms pgcpriv_file_orphan_ms
+#define file_attach_try pgcpriv_file_attach_try
 #define file_connect pgcpriv_file_connect
 #define file_destroy pgcpriv_file_destroy
 #define file_forked pgcpriv_file_forked
 #define file_is_uri pgcpriv_file_is_uri
+#define file_is_awaited pgcpriv_file_is_awaited
 #define file_put pgcpriv_file_put
 #define file_reap pgcpriv_file_reap
+#define file_reap_locked pgcpriv_file_reap_locked
 #define file_request pgcpriv_file_request
 #define file_send_close pgcpriv_file_send_close
 #define file_sync pgcpriv_file_sync
 #define file_sync_memfd pgcpriv_file_sync_memfd
+#define file_wait pgcpriv_file_wait
 #define file_write_out pgcpriv_file_write_out
 #define fork_init pgcpriv_fork_init
 #define fork_late pgcpriv_fork_late
+#define fork_lock_lib pgcpriv_fork_lock_lib
+#define fork_unlock_lib pgcpriv_fork_unlock_lib
 #define fork_unseen pgcpriv_fork_unseen
 #define lib pgcpriv_lib
 #define map_attach pgcpriv_map_attach
@@ -56,6 +71,9 @@
 #define table_resync pgcpriv_table_resync
 #define table_set_dontfork pgcpriv_table_set_dontfork
 #define vector_length pgcpriv_vector_length
+#define watch_changed pgcpriv_watch_changed
+#define watch_has_replaced pgcpriv_watch_has_replaced
+#define watch_fork pgcpriv_watch_fork
 #define vma_close pgcpriv_vma_close
 #define vma_next pgcpriv_vma_next
 #define vma_open pgcpriv_vma_open
@@ -65,7 +83,16 @@
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 #define PAGE_MASK_ ((uint64_t)PGC_PAGE_SIZE - 1)
+#define INTERRUPT_MS 5000      /* a wait for a daemon becomes one that signals interrupt: longer than any take-over */
 #define RW_MAX 0x7ffff000u     /* what one read(2) or write(2) moves at most */
+
+static inline uint64_t clock_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
 
 #define CLEANUP(f) __attribute__((cleanup(f)))
 static inline int take_fd(int *fd)
@@ -84,6 +111,13 @@ struct fd_hooks {
 	int base;
 	void (*made)(int fd);
 	void (*close)(int fd);
+	void (*thread)(void);      /* a thread of the library's own begins; NULL: nothing to be done */
+	/*
+	 * A call waits for a daemon, longer than a moment, on a thread whose signals the owner of these hooks has blocked: takes those that end or stop the program.
+	 * `handlers`: those with a handler, too, as no lock is held and the calls in a handler find everything as between calls; -EINTR: one had no SA_RESTART.
+	 * NULL: signals come as they do.
+	 */
+	int (*signals)(bool handlers);
 	const char *address;       /* of the daemon's socket, whatever the environment says by now; NULL: the environment */
 };
 extern struct fd_hooks fd_hooks;
@@ -128,16 +162,24 @@ struct conn {
 	pthread_mutex_t lock;      /* the rest */
 	pthread_cond_t slot;       /* outstanding fell below the limit, or dead */
 	bool receiving;            /* one of the waiting threads is in recvmsg() for all of them */
+	bool ended;                /* the daemon has said that it hangs up for good */
 	int dead;                  /* 0, or the negative errno that every request gets from now on */
+	bool single;               /* one thread's, for a question that may be given up: a signal ends the connection. Constant while it is used */
 	unsigned outstanding;
 	uint64_t tag;
 	struct pending *pending;
+	unsigned epoch;            /* daemons that have taken the socket over */
+	uint64_t incarnation;      /* of the last of them */
+	int xfer_fd;               /* transfer area of the handle, which the next daemon has to be given; -1: none. Not ours */
+	uint64_t xfers;            /* so often that was done */
 };
 
 void conn_init(struct conn *c);
 void conn_destroy(struct conn *c);
 /* The address of the daemon's socket, number `n` of those to try, into `ret`. -ENOENT: no more; -ENAMETOOLONG. */
 int conn_address(unsigned n, char *ret, size_t size);
+/* A new socket for a connection, or -errno. */
+int conn_socket(void);
 /* Connects an unbound socket to the first address that answers. -ECONNREFUSED: no daemon listens. */
 int conn_dial(int fd);
 /* HELLO. *ret_dev: a descriptor of /dev/userfaultfd, or -1. */
@@ -150,7 +192,14 @@ int conn_hello(struct conn *c, int *ret_dev);
  * when the reply's descriptors did not fit into the process.
  */
 int conn_request(struct conn *c, struct pgc_msg *msg, const int *fds, int n_fds, int *ret_fds, int want_fds);
+/* The connection died: goes on with another socket, once all callers have left it. Tags go on. */
+void conn_renew(struct conn *c, int fd, int xfer_fd);
+void conn_set_xfer(struct conn *c, int fd);
+int conn_dead(struct conn *c);         /* 0, or why */
+void conn_kill(struct conn *c);
 bool conn_hung_up(struct conn *c);
+/* Of one that hung up: whether the daemon has said ENDED. Else it died. */
+bool conn_ended(struct conn *c);
 
 /* file.c: the handle. */
 #define XFER_SLOTS (PGC_XFER_SIZE / PGC_WRITE_MAX)
@@ -173,6 +222,10 @@ struct pgc_file {
 	/* Atomic: no connection yet. Release store after the fields below, acquire load before their use. */
 	bool stale;
 	int uffd;
+	bool no_clone;             /* no daemon knows the file by now: ATTACH instead. Under connect_lock */
+	int lost;                  /* what it had is lost: every request's error. Under connect_lock */
+	uint64_t handle;           /* the daemon's name for it */
+	uint64_t orphan_ms;        /* how long to wait for another daemon, 0: for ever */
 	uint32_t handle_flags;     /* PGC_HANDLE_*: atomic, relaxed; see file_flags() */
 	bool mapped;               /* atomic, relaxed: a MAP was sent on this connection */
 
@@ -184,7 +237,9 @@ struct pgc_file {
 	/* Under lib.lock, as are changes of memfd and its identity. */
 	struct pgc_file *next, **prev; /* lib.files */
 	bool opening;              /* not handed out yet */
+	bool given_up;             /* no daemon came: who touches what is not mapped gets SIGBUS */
 	bool closed;               /* pgc_close() was called: lives on for its mappings */
+	unsigned watched;          /* the watcher looks at it: it is not freed */
 	unsigned busy;             /* calls that found the handle through the table of mappings */
 	size_t maps;               /* entries of the table that name it */
 };
@@ -219,6 +274,18 @@ extern struct lib lib;
 
 /* Builds the handle's connection in a forked child when it has none. Takes connect_lock. */
 int file_connect(struct pgc_file *f);
+/*
+ * The connection died (conn_dead()): waits for a daemon and hands over to it what the handle has. 0: another connection is there. -ESTALE: the bytes
+ * that it had are lost, or not to be trusted; -ETIMEDOUT: no daemon came; -EINTR, with `may_end`: a signal came. Any thread; takes connect_lock.
+ */
+int file_attach(struct pgc_file *f, bool may_end);
+/* A pause between two tries to reach a daemon, the first of which was at `since`; no lock is held. -EINTR: the call is to end, see fd_hooks. */
+struct waiting { uint64_t since; bool interrupted; };
+int file_wait(struct waiting *w, unsigned ms);
+/* How long to wait for the next daemon, in milliseconds, 0 for ever: the environment's setting, else `daemons`, which the last daemon told. */
+uint64_t file_orphan_ms(uint64_t daemons);
+/* One try, which waits for nobody. -EAGAIN: not yet. */
+int file_attach_try(struct pgc_file *f);
 /* conn_request() on a handle's connection, which is made first if need be. No descriptors in the reply. */
 int file_request(struct pgc_file *f, struct pgc_msg *msg, const int *fds, int n_fds);
 int file_sync(struct pgc_file *f, bool data);
@@ -243,8 +310,12 @@ int file_sync_memfd(struct pgc_file *first, dev_t mem_dev, ino_t mem_ino, uint64
  * nobody.
  */
 void file_reap(void);
+/* With lib.lock, which it lets go of. */
+void file_reap_locked(void);
 void file_send_close(struct pgc_file *f); /* when the daemon knows mappings of it */
 void file_put(struct pgc_file *f); /* ends one `busy` */
+/* Its daemon died, and the next one may still want it. */
+bool file_is_awaited(struct pgc_file *f);
 /*
  * In a forked child: forgets the parent's connection without a word on it, and all state of threads that are not here.
  */
@@ -292,7 +363,18 @@ int vma_next(struct vma_iter *it, struct vma *ret);     /* 1; 0 at the end; a ne
 void vma_close(struct vma_iter *it);
 bool vma_parse(const char *line, struct vma *ret);
 
+/* watch.c */
+void watch_changed(void);                               /* a handle has its first mapping */
+bool watch_has_replaced(dev_t dev, ino_t ino);          /* that stands for a mapping whose handle was given up */
+void watch_fork(int phase);                             /* -1: before, 0: in the parent, 1: in the child */
+
 /* fork.c */
 void fork_init(void);                                   /* once a process */
+/*
+ * lib.lock, for who hands a handle to the next daemon. False: a thread that forks has it and has lent it, as it waits for just that; what is shared may be looked at
+ * then and no more, and malloc(3) may not be called.
+ */
+bool fork_lock_lib(void);
+void fork_unlock_lib(bool held);
 bool fork_unseen(void);                                 /* a child whose fork no handler saw */
 void fork_late(void);                                   /* what the handler would have done there */

@@ -183,9 +183,11 @@ static int xfer_make(struct pgc_file *f)
 
 	if (fd < 0)
 		return fd;
-	r = conn_request(&f->conn, &m, &fd, 1, NULL, 0);
-	if (r == 0)
+	r = file_request(f, &m, &fd, 1);
+	if (r == 0) {
 		f->xfer_fd = fd_keep(take_fd(&fd));
+		conn_set_xfer(&f->conn, f->xfer_fd);
+	}
 	return r;
 }
 

@@ -33,6 +33,7 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
+#define REGISTER_TRIES 8
 #define MAP_REFUSED (MAP_ANONYMOUS | MAP_HUGETLB | MAP_GROWSDOWN)
 /* What the kernel is left to deal with. POPULATE and LOCKED would fault before the range is registered. */
 #define MAP_PASSED  (MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_32BIT | MAP_NORESERVE | MAP_STACK)
@@ -159,6 +160,7 @@ static int map_file(struct pgc_file *f, void *addr, size_t size, int prot, int f
 {
 	struct mapping m = { .off = (uint64_t)off, .prot = prot, .f = f };
 	size_t len;
+	bool first;
 	void *p;
 	int r;
 
@@ -167,6 +169,7 @@ static int map_file(struct pgc_file *f, void *addr, size_t size, int prot, int f
 		r = file_connect(f);
 	if (r < 0)
 		return r;
+	first = !__atomic_load_n(&f->mapped, __ATOMIC_RELAXED);
 	m.shared = (flags & MAP_TYPE) == MAP_SHARED;
 	m.tracked = m.shared && f->accmode == O_RDWR;
 	p = mmap(addr, len, PROT_NONE, (flags & MAP_PASSED) | (m.tracked ? MAP_SHARED : MAP_PRIVATE), f->memfd, off);
@@ -175,6 +178,15 @@ static int map_file(struct pgc_file *f, void *addr, size_t size, int prot, int f
 	m.addr = (uintptr_t)p;
 	m.len = len;
 	r = map_attach(f, &m);
+	for (int tries = 0; r == -EBUSY && tries < REGISTER_TRIES; tries++) {
+		/* A daemon that takes over has just tried which userfaultfd serves it. */
+		munmap(p, len);
+		p = mmap(addr, len, PROT_NONE, (flags & MAP_PASSED) | (m.tracked ? MAP_SHARED : MAP_PRIVATE), f->memfd, off);
+		if (p == MAP_FAILED)
+			return -errno;
+		m.addr = (uintptr_t)p;
+		r = map_attach(f, &m);
+	}
 	if (r == 0) {
 		r = map_remember(&m);
 		if (r == 0 && prot != PROT_NONE && mprotect(p, len, prot) < 0)
@@ -189,6 +201,8 @@ static int map_file(struct pgc_file *f, void *addr, size_t size, int prot, int f
 		munmap(p, len);
 		return r;
 	}
+	if (first)
+		watch_changed(); /* a forked child's first */
 	*ret = p;
 	return 0;
 }
@@ -204,14 +218,21 @@ PGC_PUBLIC void *pgc_mmap(struct pgc_file *f, void *addr, size_t len, int prot, 
 	return p;
 }
 
-/* Where the daemon is gone nobody would answer the event that munmap(2) waits for. */
+/*
+ * Where the daemon is gone nobody would answer the event that munmap(2) waits for. Not while the next one is told of the handle: it would take for mapped what
+ * goes without a word.
+ */
 static void detach_dead(uintptr_t addr, uintptr_t end)
 {
 	struct mapping m;
 
 	while (addr < end && table_next(addr, end, &m)) {
-		if (!m.inherited && __atomic_load_n(&m.f->mapped, __ATOMIC_RELAXED) && conn_hung_up(&m.f->conn))
-			map_detach(m.f, m.addr, m.len);
+		if (!m.inherited && __atomic_load_n(&m.f->mapped, __ATOMIC_RELAXED)) {
+			pthread_mutex_lock(&m.f->connect_lock);
+			if (conn_hung_up(&m.f->conn))
+				map_detach(m.f, m.addr, m.len);
+			pthread_mutex_unlock(&m.f->connect_lock);
+		}
 		file_put(m.f);
 		addr = m.addr + m.len;
 	}
@@ -287,8 +308,13 @@ static int msync_parts(uintptr_t *addr, uintptr_t end, struct msync_part *part)
 static int msync_part(const struct msync_part *p, bool async)
 {
 	struct mapping m = { .f = NULL };
-	bool known = table_next(p->addr, p->addr + PGC_PAGE_SIZE, &m);
-	int r = file_sync_memfd(m.f, p->dev, p->ino, p->off, p->len, async);
+	bool known;
+	int r;
+
+	if (watch_has_replaced(p->dev, p->ino))
+		return -ECONNRESET;
+	known = table_next(p->addr, p->addr + PGC_PAGE_SIZE, &m);
+	r = file_sync_memfd(m.f, p->dev, p->ino, p->off, p->len, async);
 
 	if (known)
 		file_put(m.f);

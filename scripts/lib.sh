@@ -4,7 +4,8 @@
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-daemon_pid=
+keep=--keep       # "": without a keeper; then the death of the daemon is for good
+daemon_pid=       # the keeper's where there is one, else the daemon's
 private_bpffs=
 clients=() # pids of started programs that must not outlive the script
 
@@ -28,7 +29,7 @@ private_begin() {
 daemon_begin() {
 	local build=$1
 	shift
-	"$build/daemon/pagecached" --config /dev/null --socket "$work/socket" --bpffs "$bpf" --state-dir "$work/state" "$@" \
+	"$build/daemon/pagecached" ${keep:+"$keep"} --config /dev/null --socket "$work/socket" --bpffs "$bpf" --state-dir "$work/state" "$@" \
 		>"$work/daemon.log" 2>&1 &
 	daemon_pid=$!
 	export PAGECACHED_SOCKET=$work/socket
@@ -49,6 +50,36 @@ daemon_begin() {
 	return 1
 }
 
+# daemon_own_pid: of the daemon that runs at this moment; there may be none.
+daemon_own_pid() { pgrep -P "$daemon_pid" -x pagecached; }
+
+# daemon_dies: whatever it is doing. The keeper starts the next one.
+daemon_dies() {
+	local pid
+	until pid=$(daemon_own_pid); do
+		kill -0 "$daemon_pid" || return 1
+		sleep 0.01
+	done
+	kill -KILL "$pid"
+}
+
+# daemon_vanishes: the keeper dies as well, and nothing comes after them.
+daemon_vanishes() {
+	local keeper=$daemon_pid pid
+	kill -STOP "$keeper" || return 1 # it starts no other meanwhile
+	pid=$(daemon_own_pid) || true
+	daemon_pid=
+	# shellcheck disable=SC2086
+	kill -KILL "$keeper" $pid
+	wait "$keeper" 2>/dev/null || true
+	for _ in $(seq 500); do
+		[ -n "$pid" ] && kill -0 "$pid" 2>/dev/null || return 0
+		sleep 0.02
+	done
+	echo "the daemon $pid does not end" >&2
+	return 1
+}
+
 # daemon_end: asks it to stop; everything dirty is written before it does. Its exit status; one that does not stop is killed.
 daemon_end() {
 	local pid=$daemon_pid status=0
@@ -59,7 +90,10 @@ daemon_end() {
 		kill -0 "$pid" 2>/dev/null || break
 		sleep 0.1
 	done
-	kill -KILL "$pid" 2>/dev/null || true
+	if kill -0 "$pid" 2>/dev/null; then
+		daemon_pid=$pid
+		daemon_vanishes || true
+	fi
 	wait "$pid" || status=$?
 	if [ $status != 0 ]; then
 		echo "the daemon ended with status $status:" >&2

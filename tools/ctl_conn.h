@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One blocking control connection to the daemon. */
+/* One blocking control connection to the daemon; to the next one, when it dies and another has its socket. */
 #pragma once
 
 #include "pagecached/wire.h"
@@ -25,3 +25,5 @@ int ctl_request(struct ctl_conn *c, struct pgc_msg *msg);
 
 /* Sends a request for a list and calls `entry` for each reply that has one; a non-zero return of it ends the list and is returned. */
 int ctl_list(struct ctl_conn *c, uint32_t type, int (*entry)(void *arg, const struct pgc_msg *reply), void *arg);
+/* PGC_CTL_CHECK, whose last reply is passed on as well. */
+int ctl_list_check(struct ctl_conn *c, const struct pgc_ctl_check *check, int (*entry)(void *arg, const struct pgc_msg *reply), void *arg);

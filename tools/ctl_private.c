@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The daemon is a grandchild: between us and it is the guard, a process of its own session, which no terminal and no kill of our process group reaches. When
- * we end in whatever way, the guard is told by the kernel, ends the daemon by SIGTERM, waits until all is written and removes the folder. When
- * the guard is killed, the kernel tells the daemon.
+ * The daemon runs under its keeper, "pagecached --keep", so that its death is a pause. Between us and them is the guard, a process of its own session, which no
+ * terminal and no kill of our process group reaches. When we end in whatever way, the guard is told by the kernel, ends the keeper, and so the daemon, by SIGTERM, waits
+ * until all is written and removes the folder. When the guard is killed, the kernel tells the keeper; when the keeper is, the guard gets its orphans and ends them as well.
  *
- *	pagecachectl --- guard (session) --- pagecached
+ *	pagecachectl --- guard (session) --- keeper --- pagecached
  *	          \--- the command
  *
- * The guard's wait status is the daemon's. Signals of `wait` are blocked throughout, and taken by sigtimedwait(2).
+ * The guard's wait status is the keeper's, which is the daemon's or that of having given up. Signals of `wait` are blocked throughout, and taken by sigtimedwait(2).
  */
 #include "tools/ctl_private.h"
 
@@ -46,9 +46,10 @@ bool ctl_signal_ends(int signal)
 static int make_folder(struct ctl_private *d)
 {
 	const char *runtime = getenv("XDG_RUNTIME_DIR");
-	const char *bases[] = { runtime && *runtime == '/' && strlen(runtime) < 48 ? runtime : "/tmp", "/tmp" };
+	/* Where it can be on a tmpfs, since the state that outlives a daemon is beside the socket then, and goes with the folder. */
+	const char *bases[] = { runtime && *runtime == '/' && strlen(runtime) < 48 ? runtime : "/dev/shm", "/dev/shm", "/tmp" };
 
-	for (unsigned i = 0; i < 2; i++) {
+	for (unsigned i = 0; i < sizeof(bases) / sizeof(bases[0]); i++) {
 		snprintf(d->folder, sizeof(d->folder), "%s/" CTL_PRIVATE_NAME, bases[i]);
 		if (mkdtemp(d->folder)) {
 			snprintf(d->socket, sizeof(d->socket), "%s/socket", d->folder);
@@ -70,15 +71,27 @@ static void remove_folder(const char *path)
 
 /* --- the guard --- */
 
-static void run_daemon(const struct ctl_private *d, const struct ctl_private_params *p)
+static void run_keeper(const struct ctl_private *d, const struct ctl_private_params *p)
 {
 	static const char *const not_for_it[] = { "LD_PRELOAD", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC",
 						  "WATCHDOG_PID", "JOURNAL_STREAM" };
 	char state[sizeof(d->folder) + 8];
-	const char *argv[] = {
-		p->program, "--config", p->config ?: "/dev/null", "--socket", d->socket, "--socket-mode", "0600", "--bpffs", "none",
-		"--state-dir", state, "--warm-start=no", "--log-level", "warning", p->memory ? "--memory-max" : NULL, p->memory, NULL,
+	const char *argv[32] = {
+		p->program, "--keep", "--config", p->config ?: "/dev/null", "--socket", d->socket, "--socket-mode", "0600", "--bpffs", "none",
+		"--state-dir", state, "--warm-start=no", "--log-level", "warning",
 	};
+	size_t n = 0;
+
+	while (argv[n])
+		n++;
+	if (p->memory) {
+		argv[n++] = "--memory-max";
+		argv[n++] = p->memory;
+	}
+	if (!p->config) { /* no other comes after the keeper has given up */
+		argv[n++] = "--orphan-timeout";
+		argv[n++] = "1min";
+	}
 
 	for (size_t i = 0; i < sizeof(not_for_it) / sizeof(not_for_it[0]); i++)
 		unsetenv(not_for_it[i]);
@@ -104,6 +117,41 @@ static void end_like(int status)
 	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
 }
 
+/* Whom the keeper has left: the daemon, when the keeper was killed. They write everything, too. */
+static void end_orphans(void)
+{
+	char path[64], text[4096], *at = text;
+	int fd;
+	ssize_t n;
+
+	do {
+		snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+		if (fd >= 0)
+			close(fd);
+		text[n > 0 ? n : 0] = '\0';
+		for (at = text; *at; at += strspn(at, " \n"))
+			kill((pid_t)strtol(at, &at, 10), SIGTERM);
+	} while (waitpid(-1, NULL, 0) > 0);
+}
+
+/* Passes SIGTERM on. What daemons that died leave behind is reaped as well. */
+static void wait_for_keeper(pid_t keeper, const sigset_t *set, int *ret_status)
+{
+	while (keeper > 0) {
+		int status;
+		pid_t pid = waitpid(-1, &status, WNOHANG);
+
+		if (pid == keeper) {
+			*ret_status = status;
+			return;
+		}
+		if (pid <= 0 && sigwaitinfo(set, NULL) == SIGTERM)
+			kill(keeper, SIGTERM);
+	}
+}
+
 static void guard(const struct ctl_private *d, const struct ctl_private_params *p, pid_t parent)
 {
 	int null = open("/dev/null", O_RDONLY), status = 1 << 8;
@@ -116,6 +164,7 @@ static void guard(const struct ctl_private *d, const struct ctl_private_params *
 	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	dup2(null, STDIN_FILENO);
 	dup2(d->log, STDOUT_FILENO);
 	dup2(d->log, STDERR_FILENO);
@@ -127,11 +176,10 @@ static void guard(const struct ctl_private *d, const struct ctl_private_params *
 		prctl(PR_SET_PDEATHSIG, SIGTERM);
 		if (getppid() != self)
 			_exit(1);
-		run_daemon(d, p);
+		run_keeper(d, p);
 	}
-	while (pid > 0 && waitpid(pid, &status, WNOHANG) != pid)
-		if (sigwaitinfo(&set, NULL) == SIGTERM)
-			kill(pid, SIGTERM);
+	wait_for_keeper(pid, &set, &status);
+	end_orphans();
 	remove_folder(d->folder);
 	end_like(status);
 }

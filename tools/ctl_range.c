@@ -32,6 +32,19 @@ static int parse_size(const char *s, uint64_t *ret, const char **ret_end)
 	return 0;
 }
 
+int ctl_parse_size(const char *s, uint64_t *ret)
+{
+	const char *end;
+	uint64_t v;
+	int r = parse_size(s, &v, &end);
+
+	if (r == 0 && *end)
+		r = -EINVAL;
+	if (r == 0)
+		*ret = v;
+	return r;
+}
+
 int ctl_parse_range(const char *s, uint64_t *ret_off, uint64_t *ret_len)
 {
 	uint64_t off, v;

@@ -390,7 +390,7 @@ static int wait_for_command(pid_t command, struct ctl_private *d, const struct s
 		}
 		if (serving && !ctl_private_alive(d)) {
 			serving = false;
-			fprintf(stderr, "pagecachectl: the daemon has ended: calls of the command on its files fail from now on, and accesses to mapped memory may wait for ever\n");
+			fprintf(stderr, "pagecachectl: the daemon has ended, and no other comes: what the command does with its files waits as long as orphan_timeout says, and fails\n");
 			ctl_private_print_log(d);
 		}
 		if (sigwaitinfo(&s->wait, &info) > 0 && info.si_signo != SIGCHLD)

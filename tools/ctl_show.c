@@ -7,6 +7,7 @@
  * UTF-8 is replaced before it goes into JSON.
  */
 #include "tools/ctl_show.h"
+#include "version.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -149,7 +150,7 @@ static size_t utf8_length(const unsigned char *s)
 	return 0;
 }
 
-static struct json_object *json_name(const char *name)
+struct json_object *ctl_json_name(const char *name)
 {
 	static const char replacement[] = "\xef\xbf\xbd";
 	char *out = malloc(strlen(name) * 3 + 1);
@@ -263,7 +264,7 @@ static int status_json(const struct pgc_ctl_status_reply *st, const struct pgc_c
 	if (!o)
 		return -ENOMEM;
 
-	bool ok = json_add(o, "version", json_name(st->version));
+	bool ok = json_add(o, "version", ctl_json_name(st->version));
 	for (size_t i = 0; i < sizeof(number) / sizeof(number[0]) && ok; i++)
 		ok = json_add_u64(o, number[i].key, number[i].value);
 	ok = ok && json_add(o, "bpf", json_object_new_boolean(st->bpf != 0)) &&
@@ -372,7 +373,7 @@ static int memory_json(const struct pgc_ctl_memory_reply *m)
 	if (!o)
 		return -ENOMEM;
 
-	bool ok = json_add(o, "policy", json_name(m->policy));
+	bool ok = json_add(o, "policy", ctl_json_name(m->policy));
 	for (size_t i = 0; i < sizeof(number) / sizeof(number[0]) && ok; i++)
 		ok = json_add_u64(o, number[i].key, number[i].value);
 	return json_finish(o, ok);
@@ -472,7 +473,7 @@ static struct json_object *file_json(const void *element)
 	struct json_object *o = json_object_new_object();
 	char error[CELL_MAX];
 
-	bool ok = o && json_add(o, "name", json_name(f->name));
+	bool ok = o && json_add(o, "name", ctl_json_name(f->name));
 	for (size_t i = 0; i < sizeof(number) / sizeof(number[0]) && ok; i++)
 		ok = json_add_u64(o, number[i].key, number[i].value);
 	ok = ok && json_add(o, "writable", json_object_new_boolean((f->flags & PGC_FILE_WRITABLE) != 0)) &&
@@ -540,7 +541,7 @@ static struct json_object *mapping_json(const void *element)
 	const struct pgc_ctl_mapping_reply *m = element;
 	struct json_object *o = json_object_new_object();
 
-	if (o && json_add(o, "name", json_name(m->name)) && json_add_u64(o, "file", m->file) &&
+	if (o && json_add(o, "name", ctl_json_name(m->name)) && json_add_u64(o, "file", m->file) &&
 	    json_add_u64(o, "start", m->start) && json_add_u64(o, "end", m->end) && json_add_u64(o, "refs", m->refs) &&
 	    json_add_u64(o, "cgroup", m->cgroup))
 		return o;
@@ -619,7 +620,7 @@ static struct json_object *cgroup_json(const struct pgc_ctl_cgroup_reply *c, con
 	for (size_t i = 0; i < sizeof(number) / sizeof(number[0]) && ok; i++)
 		ok = json_add_u64(o, number[i].key, number[i].value);
 	if (ok && path)
-		ok = json_add(o, "path", json_name(path));
+		ok = json_add(o, "path", ctl_json_name(path));
 	if (ok)
 		return o;
 	json_object_put(o);
@@ -701,7 +702,7 @@ static struct json_object *pin_json(const void *element)
 	const struct pgc_ctl_pin_reply *p = element;
 	struct json_object *o = json_object_new_object();
 
-	if (o && json_add(o, "name", json_name(p->name)) && json_add_u64(o, "file", p->file) && json_add_u64(o, "start", p->start) &&
+	if (o && json_add(o, "name", ctl_json_name(p->name)) && json_add_u64(o, "file", p->file) && json_add_u64(o, "start", p->start) &&
 	    json_add_u64(o, "end", p->end))
 		return o;
 	json_object_put(o);
@@ -746,7 +747,7 @@ static struct json_object *warmed_json(const void *element)
 	const struct ctl_warmed *w = element;
 	struct json_object *o = json_object_new_object();
 
-	if (o && json_add(o, "name", json_name(w->file)) && json_add_u64(o, "bytes", w->bytes) && json_add_u64(o, "ms", w->ms))
+	if (o && json_add(o, "name", ctl_json_name(w->file)) && json_add_u64(o, "bytes", w->bytes) && json_add_u64(o, "ms", w->ms))
 		return o;
 	json_object_put(o);
 	return NULL;
@@ -787,7 +788,7 @@ int ctl_show_version(const struct ctl_show *s, const char *daemon)
 		return -ENOMEM;
 	bool ok = json_add(o, "pagecachectl", json_object_new_string(PGC_VERSION));
 	if (ok && daemon)
-		ok = json_add(o, "pagecached", json_name(daemon));
+		ok = json_add(o, "pagecached", ctl_json_name(daemon));
 	else
 		ok = ok && json_object_object_add(o, "pagecached", NULL) == 0;
 	return json_finish(o, ok);

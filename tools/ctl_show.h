@@ -34,6 +34,9 @@ int ctl_show_count(const struct ctl_show *s, const char *verb, const struct pgc_
 /* `daemon` NULL: none answers. */
 int ctl_show_version(const struct ctl_show *s, const char *daemon);
 
+/* A string of JSON; what is not UTF-8 is replaced. NULL: no memory. */
+struct json_object *ctl_json_name(const char *name);
+
 /* "0", "4K", "1.5G": powers of 1024, three digits at most. */
 void ctl_format_size(char *ret, size_t n, uint64_t bytes);
 /* "0.5 s", "12 s", "3 min 04 s", "2 h 05 min", "4 d 03 h". */

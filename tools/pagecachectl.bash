@@ -40,9 +40,10 @@ _pagecachectl_run()
 _pagecachectl()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command='' word i skip=''
-	local commands='status files mappings cgroups memory pins sync drop warm pin unpin set run version help'
+	local commands='status files mappings cgroups memory pins sync drop warm pin unpin check set run version help'
 	local settings='memory_max memory_min pressure dirty_background dirty_max dirty_expire pin_max readahead_max retain warm_start log_level'
 	local options='--socket --json --bytes --help --version'
+	local check_options='--content --rate'
 
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		word=${COMP_WORDS[i]}
@@ -51,7 +52,7 @@ _pagecachectl()
 			continue
 		fi
 		case $word in
-		-s|--socket) skip=1 ;;
+		-s|--socket|--rate) skip=1 ;;
 		-*|=) ;;
 		*) command=$word; break ;;
 		esac
@@ -66,12 +67,13 @@ _pagecachectl()
 	if [[ $prev == -s || $prev == --socket ]]; then
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 	elif [[ $cur == -* ]]; then
+		[[ $command != check ]] || options+=" $check_options"
 		mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
 	elif [[ -z $command ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$cur")
 	elif [[ $command == set && $prev == set ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$settings" -- "$cur")
-	elif [[ $command =~ ^(files|mappings|pins|sync|drop|warm|pin|unpin)$ ]]; then
+	elif [[ $command =~ ^(files|mappings|pins|sync|drop|warm|pin|unpin|check)$ ]]; then
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 	fi
 }

@@ -23,19 +23,24 @@
 #include "pagecached.h"
 #include "pagecached/wire.h"
 #include "tools/ctl_cgroup.h"
+#include "tools/ctl_check.h"
 #include "tools/ctl_conn.h"
 #include "tools/ctl_range.h"
 #include "tools/ctl_run.h"
 #include "tools/ctl_show.h"
 #include "tools/ctl_warm.h"
+#include "version.h"
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_DAEMON = 3 };
+enum { EXIT_DIFFERS = 1, EXIT_TROUBLE = 2 };   /* of check */
 
 struct ctl {
 	const char *socket;            /* --socket or NULL */
 	const char *file;              /* the first argument of the command, which mostly is FILE, or NULL */
 	char **args;                   /* all of them */
 	int n_args;
+	bool content;                  /* of check */
+	const char *rate;
 	struct ctl_show show;
 	struct ctl_conn conn;
 };
@@ -63,6 +68,7 @@ static void usage(FILE *out)
 	      "  warm FILE...      read files in\n"
 	      "  pin FILE [RANGE]  read in and keep in memory\n"
 	      "  unpin FILE [RANGE]\n"
+	      "  check [FILE]      compare the daemon's state with what it stands for, and say what differs\n"
 	      "  set KEY VALUE     change a setting of the running daemon\n"
 	      "  run COMMAND...    run a program that was not built for it; see 'pagecachectl run --help'\n"
 	      "  version           versions of this program and of the daemon\n"
@@ -76,10 +82,13 @@ static void usage(FILE *out)
 	      "                     /run/pagecached/socket, else $XDG_RUNTIME_DIR/pagecached/socket)\n"
 	      "  -j, --json         print JSON\n"
 	      "  -b, --bytes        print sizes as plain numbers of bytes\n"
+	      "      --content      check: clean pages against the files, too\n"
+	      "      --rate SIZE    check: so much of that a second (64M); 0: no limit\n"
 	      "  -h, --help         print this text\n"
 	      "  -V, --version      print the version of this program\n"
 	      "\n"
-	      "Exit status: 0 done, 1 failed, 2 wrong usage, 3 no daemon answers; of run, see there.\n", out);
+	      "Exit status: 0 done, 1 failed, 2 wrong usage, 3 no daemon answers; of check: 0 nothing differs,\n"
+	      "1 something differs, 2 it could not be found out, 3 no daemon answers; of run, see there.\n", out);
 }
 
 static int fail(const char *what, int error)
@@ -399,6 +408,47 @@ static int command_drop(struct ctl *ctl)
 	return act(ctl, PGC_CTL_DROP, "drop", "dropped");
 }
 
+/* A file that nobody has open has no store to compare with: it is opened meanwhile. */
+static int open_for_content(struct ctl *ctl, const struct pgc_ctl_file_reply *file, struct pgc_file **ret)
+{
+	*ret = NULL;
+	if (!ctl->content || !file || file->handles > 0)
+		return 0;
+	if (setenv("PAGECACHED_SOCKET", ctl->conn.path, 1) < 0)
+		return -errno;
+	return pgc_open(ret, ctl->file, O_RDONLY, 0);
+}
+
+static int command_check(struct ctl *ctl)
+{
+	struct ctl_check check = { .conn = &ctl->conn, .content = ctl->content, .rate = 64 << 20, .progress = isatty(STDERR_FILENO) && !ctl->show.json };
+	const struct pgc_ctl_file_reply *file;
+	struct pgc_file *opened = NULL;
+	struct entries files;
+	int r;
+
+	if (ctl->rate && ctl_parse_size(ctl->rate, &check.rate) < 0)
+		return wrong_usage("not a size:", ctl->rate);
+	r = fetch_files(ctl, &files, &file);
+	if (r == EXIT_OK) {
+		r = open_for_content(ctl, file, &opened);
+		if (r == 0)
+			r = ctl_check(&check, file ?: (const void *)files.mem, file ? 1 : files.n, !file);
+		if (r == 0)
+			r = ctl_check_show(&ctl->show, &check);
+		if (r < 0)
+			fail("check", r);
+		r = r < 0 ? EXIT_TROUBLE : check.n + check.unlisted > 0 ? EXIT_DIFFERS : EXIT_OK;
+	} else if (r == EXIT_FAILED) {
+		r = EXIT_TROUBLE;
+	}
+	if (opened)
+		(void)pgc_close(opened);
+	ctl_check_free(&check);
+	free(files.mem);
+	return r;
+}
+
 /* Some settings are shown with - for _, as flags are; both will do. */
 static int command_set(struct ctl *ctl)
 {
@@ -561,6 +611,7 @@ static const struct command {
 	{ "warm", 1, INT_MAX, "FILE...", command_warm },
 	{ "pin", 1, 2, "FILE", command_pin },
 	{ "unpin", 1, 2, "FILE", command_unpin },
+	{ "check", 0, 1, NULL, command_check },
 	{ "set", 2, 2, "KEY VALUE", command_set },
 	{ "version", 0, 0, NULL, command_version },
 	{ "help", 0, 0, NULL, command_help },
@@ -575,6 +626,8 @@ static int parse_options(struct ctl *ctl, int argc, char **argv, const char *ord
 		{ "socket", required_argument, NULL, 's' },
 		{ "json", no_argument, NULL, 'j' },
 		{ "bytes", no_argument, NULL, 'b' },
+		{ "content", no_argument, NULL, 'c' },
+		{ "rate", required_argument, NULL, 'r' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ 0 },
@@ -594,6 +647,12 @@ static int parse_options(struct ctl *ctl, int argc, char **argv, const char *ord
 			break;
 		case 'b':
 			ctl->show.bytes = true;
+			break;
+		case 'c':
+			ctl->content = true;
+			break;
+		case 'r':
+			ctl->rate = optarg;
 			break;
 		case 'h':
 			usage(stdout);

@@ -32,10 +32,12 @@
 
 #include "daemon/kernel_compat.h"
 #include "daemon/offload.h"
+#include "daemon/store/inject_store.h"
 #include "daemon/util/util.h"
 
 /* One transfer moves at most this; the caller sees a short one. Below the kernel's own limit and a multiple of any page. */
 #define TRANSFER_MAX ((size_t)1 << 30)
+#define AGAIN_MAX    16u             /* tries of what passes by itself */
 
 struct file_desc {
 	int      fd;
@@ -57,6 +59,8 @@ struct file_store {
 	bool              dontcache;            /* RWF_DONTCACHE was not refused so far */
 	bool              ftruncate_op;         /* the kernel has the opcode */
 	bool              cached;               /* something went through the kernel's cache since the last sync */
+	bool              device;               /* a block device: has no times that a journal must have */
+	bool              atime_due;            /* with relatime, the next read sets it */
 };
 
 enum step {
@@ -71,6 +75,7 @@ enum step {
 	STEP_PLAIN,                /* nothing follows */
 	STEP_MASK      = 0xff,
 	STEP_DONTCACHE = 0x100,    /* this transfer was tried with RWF_DONTCACHE */
+	STEP_ASYNC     = 0x200,    /* and went to a thread of the kernel at once */
 };
 
 static void op_step(struct ring_op *rop, int res, uint32_t cflags);
@@ -168,6 +173,7 @@ static void op_begin(struct store *s, struct store_op *op, void *buf, size_t len
 	op->len = len;
 	op->off = off;
 	op->moved = 0;
+	op->again = 0;
 	op->result = 0;
 	op->using = NULL;
 	op->extra = NULL;
@@ -201,7 +207,7 @@ static void op_finish_later(struct store_op *op, ssize_t result)
 	op_sqe(op, NULL, STEP_FAIL);
 }
 
-/* --- jobs for the offload thread --- */
+/* --- jobs for the offload threads --- */
 
 struct file_job {
 	struct offload_job job;
@@ -236,7 +242,7 @@ static struct file_job *job_new(struct store_op *op, struct file_desc *d, void (
 		return NULL;
 	}
 	*j = (struct file_job){
-		.job = { .run = run, .done.done = done },
+		.job = { .run = run, .done.done = done, .key = s->dev },
 		.op = op, .fd = d->fd, .opened = -1, .open = open, .off = op->off, .len = op->len,
 		.dev = s->dev, .willing = s->willing,
 	};
@@ -277,7 +283,7 @@ static int mount_id(int fd)
 }
 
 /*
- * A file system that a program of anybody's serves may never answer, and the offload thread is everybody's. Which one it is must be found out without asking
+ * A file system that a program of anybody's serves may never answer, and the offload threads are few. Which one it is must be found out without asking
  * it: what has a device is none, for others it is in the table of mounts. One that is not there is not known, so not asked.
  */
 static void learn_willing(struct file_job *j)
@@ -425,6 +431,10 @@ static void truncate_run(struct offload_job *job)
 
 /* --- read and write --- */
 
+/*
+ * What sets times goes to a thread of the kernel at once: ext4 asks its journal for that, whatever IOCB_NOWAIT says, and when the journal waits
+ * for a disk so would the worker. A write always may; a read the first time after a write.
+ */
 static void transfer(struct file_store *s, struct store_op *op, struct file_desc *d, size_t len, int step)
 {
 	struct io_uring_sqe *sqe;
@@ -432,6 +442,8 @@ static void transfer(struct file_store *s, struct store_op *op, struct file_desc
 
 	if (!d->direct && s->dontcache)
 		step |= STEP_DONTCACHE;
+	if (!s->device && ((step & STEP_MASK) != STEP_READ || s->atime_due))
+		step |= STEP_ASYNC;
 	sqe = op_sqe(op, d, step);
 	if ((step & STEP_MASK) == STEP_READ)
 		io_uring_prep_read(sqe, d->fd, buf, (unsigned)len, op->off + op->moved);
@@ -439,6 +451,8 @@ static void transfer(struct file_store *s, struct store_op *op, struct file_desc
 		io_uring_prep_write(sqe, d->fd, buf, (unsigned)len, op->off + op->moved);
 	if (step & STEP_DONTCACHE)
 		sqe->rw_flags = KERNEL_RWF_DONTCACHE;
+	if (step & STEP_ASYNC)
+		io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
 	if (!d->direct)
 		s->cached = true;
 }
@@ -528,6 +542,13 @@ static void write_done(struct store_op *op, ssize_t res)
 
 /* --- the rest --- */
 
+static void sync_start(struct store_op *op, struct file_desc *d)
+{
+	struct io_uring_sqe *sqe = op_sqe(op, d, STEP_SYNC);
+
+	io_uring_prep_fsync(sqe, d->fd, op->len ? IORING_FSYNC_DATASYNC : 0);
+}
+
 static void sync_done(struct file_store *s, struct store_op *op, ssize_t res)
 {
 	struct io_uring_sqe *sqe;
@@ -556,6 +577,7 @@ static int stat_take(struct store_op *op, int res, struct store_stat *ret)
 		return res;
 	size = x->stx_size;
 	file_store(op->store)->dev = makedev(x->stx_dev_major, x->stx_dev_minor);
+	file_store(op->store)->device = S_ISBLK(x->stx_mode);
 	/* A device's inode has no size. The ioctl only reads a field of the open device. */
 	if (S_ISBLK(x->stx_mode) && ioctl(((struct file_desc *)op->using)->fd, BLKGETSIZE64, &size) < 0)
 		return -errno;
@@ -587,12 +609,41 @@ static void look_done(struct store_op *op, int res)
 	op_finish(op, res);
 }
 
+/* Was it interrupted, or is the kernel short of something for a moment? Then it is asked once more, a few times: no caller can do better. */
+static bool begin_again(struct file_store *s, struct store_op *op, ssize_t res)
+{
+	if ((res != -EAGAIN && res != -EINTR && res != -ECANCELED) || op->again >= AGAIN_MAX)
+		return false;
+	op->again++;
+	switch (op->step & STEP_MASK) {
+	case STEP_READ:
+		read_start(s, op);
+		return true;
+	case STEP_WRITE_HEAD:
+		write_start(s, op);
+		return true;
+	case STEP_WRITE:
+		transfer(s, op, op->using, op->len - op->moved, STEP_WRITE);
+		return true;
+	case STEP_SYNC:
+		sync_start(op, op->using);
+		return true;
+	default:
+		return false;
+	}
+}
+
 static void op_step(struct ring_op *rop, int res, uint32_t cflags)
 {
 	struct store_op *op = container_of(rop, struct store_op, ring);
 	struct file_store *s = file_store(op->store);
+	int step = op->step & STEP_MASK;
 
-	switch (op->step & STEP_MASK) {
+	if (step >= STEP_READ && step <= STEP_SYNC)
+		res = (int)inject_transfer(res, step != STEP_SYNC);
+	if (begin_again(s, op, res))
+		return;
+	switch (step) {
 	case STEP_FAIL:
 		op_finish(op, op->result);
 		break;
@@ -603,14 +654,18 @@ static void op_step(struct ring_op *rop, int res, uint32_t cflags)
 		look_done(op, res);
 		break;
 	case STEP_READ:
+		if ((op->step & STEP_ASYNC) && res >= 0)
+			s->atime_due = false;
 		if (!transfer_retry(s, op, op->step, res))
 			op_finish(op, res);
 		break;
 	case STEP_WRITE_HEAD:
+		s->atime_due = true;
 		if (!transfer_retry(s, op, op->step, res))
 			write_head_done(s, op, res);
 		break;
 	case STEP_WRITE:
+		s->atime_due = true;
 		if (!transfer_retry(s, op, op->step, res))
 			write_done(op, res);
 		break;
@@ -668,12 +723,8 @@ static void file_write(struct store *store, struct store_op *op, const void *buf
 
 static void file_sync(struct store *store, struct store_op *op, bool data_only)
 {
-	struct file_desc *d = desc_any(file_store(store));
-	struct io_uring_sqe *sqe;
-
-	op_begin(store, op, NULL, 0, 0);
-	sqe = op_sqe(op, d, STEP_SYNC);
-	io_uring_prep_fsync(sqe, d->fd, data_only ? IORING_FSYNC_DATASYNC : 0);
+	op_begin(store, op, NULL, data_only, 0);
+	sync_start(op, desc_any(file_store(store)));
 }
 
 static void job_result_done(struct ring_op *rop, int res, uint32_t cflags)
@@ -830,6 +881,23 @@ static void file_close(struct store *store)
 	free(s);
 }
 
+static unsigned file_descriptors(struct store *store, int *fds, unsigned max)
+{
+	struct file_store *s = file_store(store);
+	struct file_desc *d[] = { s->read[BUFFERED], s->write[BUFFERED], s->read[DIRECT], s->write[DIRECT] };
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < ELEMENTSOF(d) && n < max; i++) {
+		bool seen = !d[i];
+
+		for (unsigned k = 0; k < n && !seen; k++)
+			seen = fds[k] == d[i]->fd;
+		if (!seen)
+			fds[n++] = d[i]->fd;
+	}
+	return n;
+}
+
 static const struct store_ops file_store_ops = {
 	.name = "file",
 	.stat = file_stat,
@@ -841,6 +909,7 @@ static const struct store_ops file_store_ops = {
 	.restore = file_restore,
 	.seek = file_seek,
 	.is_hole = file_is_hole,
+	.descriptors = file_descriptors,
 	.close = file_close,
 };
 
@@ -886,8 +955,8 @@ int file_store_open(struct store **ret, struct ring *ring, int buffered, int dir
 	} else {
 		ring_close_fd(ring, direct);
 	}
-	s->store = (struct store){ .ops = &file_store_ops, .ring = ring };
-	s->dontcache = true;
+	s->store = (struct store){ .ops = inject_store(&file_store_ops), .ring = ring };
+	s->dontcache = s->atime_due = true;
 	s->ftruncate_op = ftruncate_op_known(ring);
 	desc_offer(s, b);
 	if (d)
@@ -902,7 +971,9 @@ void file_store_add(struct store *store, int buffered, int direct, uint32_t dio_
 	struct file_store *s = file_store(store);
 	struct file_desc *d = NULL;
 
-	if (desc_new(&d, buffered, false) == 0) {
+	if (buffered < 0) {
+		/* only another with O_DIRECT */
+	} else if (desc_new(&d, buffered, false) == 0) {
 		/* Another name or mount may be readable where the first was not. */
 		s->reopen_tried = s->seek_tried = false;
 		desc_offer(s, d);

@@ -39,6 +39,7 @@ struct store_op {
 	size_t          len;
 	uint64_t        off;
 	size_t          moved;
+	unsigned        again;     /* how often it was begun anew */
 	ssize_t         result;
 	void           *using;     /* the descriptor it runs on */
 	void           *extra;     /* memory that lives until it is done */
@@ -79,6 +80,8 @@ struct store_ops {
 	void (*restore)(struct store *s, struct store_op *op, struct store_restore *r);
 	void (*seek)(struct store *s, struct store_op *op, int whence, uint64_t off);
 	void (*is_hole)(struct store *s, struct store_op *op, uint64_t off, uint64_t len);
+	/* The descriptors that it needs to go on after the daemon's death, at most `max`. NULL: it cannot. */
+	unsigned (*descriptors)(struct store *s, int *fds, unsigned max);
 	/* Releases everything, the struct too. No operation may be under way. */
 	void (*close)(struct store *s);
 };
@@ -90,7 +93,7 @@ struct store {
 	bool                    direct;     /* transfers go around the kernel's page cache */
 };
 
-/* --- store/file_store.c: a regular file or block device, by descriptors that clients passed. Needs the offload thread. --- */
+/* --- store/file_store.c: a regular file or block device, by descriptors that clients passed. Needs the offload threads. --- */
 
 /*
  * Takes the descriptors over on success. `buffered` (never -1) is the file, opened without O_DIRECT;

@@ -101,6 +101,101 @@ struct pgc_stats_entry {
 	pgc_u64 fault_wait_max_ns;     /* the longest that a fault has waited */
 };
 
+/*
+ * What a daemon that takes over has to know besides: maps `saved_files` and `saved_handles`. The layout is versioned: a daemon takes the state of one
+ * with the same major version and a minor version that is not newer than its own.
+ */
+#define PGC_SAVED_MAGIC 0x3176617363677001ull
+#define PGC_SAVED_MAJOR 1
+#define PGC_SAVED_MINOR 0
+
+struct pgc_saved_range { pgc_u64 start, end; }; /* bytes */
+#define PGC_SAVED_RANGES   4
+#define PGC_SAVED_POISONED 8
+
+/* A change of size or content under way: at most one a file. Kinds as in enum file_op_kind of the daemon. */
+struct pgc_saved_op {
+	pgc_u32 kind;          /* 0: none, else 1 + kind */
+	pgc_u32 mode;
+	pgc_u64 handle, tag;   /* who asked for it */
+	pgc_u64 off, len;      /* an append's `off` is where it goes */
+	pgc_u64 size;          /* of the file before it */
+};
+
+struct pgc_saved_time { pgc_u64 sec; pgc_u32 nsec, pad; };
+
+/* Map `saved_files`: index = file number. */
+struct pgc_saved_file {
+	pgc_u32 file;          /* its own number, set last and cleared first; 0: empty */
+	pgc_u32 crc;           /* CRC-32C of dev to memfd_ino */
+	pgc_u64 dev, ino;      /* identity of the store's file */
+	pgc_u64 memfd_dev, memfd_ino;
+	pgc_u32 retain, warm_start;
+	pgc_u64 readahead_max; /* bytes */
+	pgc_u32 dio_align;
+	pgc_u32 filling;       /* reads into its memory that are under way: it may hold pages that are not resident, and get more */
+	pgc_u32 moving;        /* 1: what a daemon before had asked of the store may be under way still */
+	pgc_u32 pad;
+	/* The store's version, while cache and store agree; version_valid is cleared before anything is written. */
+	pgc_u32 version_valid, times_valid;
+	pgc_u64 version_size, version_blocks;
+	struct pgc_saved_time version_mtime, version_ctime;
+	pgc_u32 errseq;
+	int errseq_code, last_error;
+	pgc_u32 n_kept, n_pins, n_poisoned;
+	struct pgc_saved_op op;
+	struct pgc_saved_range kept[PGC_SAVED_RANGES], pins[PGC_SAVED_RANGES]; /* cover what was declared, perhaps more */
+	pgc_u64 poisoned[PGC_SAVED_POISONED]; /* pages, the newest ones */
+	unsigned char times[160]; /* the daemon's struct file_times */
+};
+
+/* In slot 0 of `saved_files`. */
+struct pgc_saved_header {
+	pgc_u32 file;          /* 0 */
+	pgc_u32 crc;           /* CRC-32C of magic to boot_id */
+	pgc_u64 magic;
+	pgc_u32 major, minor;
+	pgc_u32 workers, files, blocks, mappings, cgroups, handles; /* entries of the maps */
+	unsigned char boot_id[16];
+	pgc_u32 incarnation;   /* how many daemons have had this state */
+	pgc_u32 made_folder;   /* the folder of the pins is ours to remove */
+	char version[32];      /* of the daemon that wrote it last */
+};
+
+#define PGC_SAVED_READABLE      (1u << 0)
+#define PGC_SAVED_WRITABLE      (1u << 1)
+#define PGC_SAVED_KERNEL_FAULTS (1u << 2)
+#define PGC_SAVED_CLOSING       (1u << 3)
+#define PGC_SAVED_CHILD         (1u << 4) /* a forked child: no socket */
+#define PGC_SAVED_ANSWERED      (1u << 5) /* the client has it */
+
+/* The last request of a handle that changed something and was carried out; its reply may not have been sent. */
+struct pgc_saved_done {
+	pgc_u64 tag;           /* 0: none */
+	pgc_u32 type;          /* enum pgc_msg_type */
+	pgc_u32 status;        /* errno */
+	pgc_u64 len, off, size;
+};
+
+/* Map `saved_handles`. */
+struct pgc_saved_handle {
+	pgc_u32 file;          /* set last and cleared first; 0: empty */
+	pgc_u32 crc;           /* CRC-32C of id to flags, without PGC_SAVED_CLOSING */
+	pgc_u64 id;            /* never used again */
+	pgc_u64 parent;        /* a child's: id of the handle or child that forked */
+	pgc_u64 start_time;    /* of the process (proc(5)), to tell it from a later one of the same number; 0: not known */
+	int pid;               /* 0: not known */
+	pgc_u32 uid;
+	pgc_u32 flags;         /* PGC_SAVED_* */
+	pgc_u32 errseq;        /* of the file, as this handle has heard of it */
+	struct pgc_saved_done done;
+	pgc_u64 last_addr;     /* some address that was mapped */
+	unsigned char reserved[32];
+};
+
+_Static_assert(sizeof(struct pgc_saved_file) % 8 == 0, "layout");
+_Static_assert(sizeof(struct pgc_saved_header) <= sizeof(struct pgc_saved_file), "layout");
+_Static_assert(sizeof(struct pgc_saved_handle) % 8 == 0, "layout");
 _Static_assert(sizeof(struct pgc_file_entry) == 224, "layout");
 _Static_assert(sizeof(struct pgc_block_entry) == 64, "a block is one cache line");
 _Static_assert(sizeof(struct pgc_mapping_entry) == 32, "layout");

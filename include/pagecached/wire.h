@@ -15,6 +15,11 @@
  * when the work is done, so replies may overtake each other. A reply's `status` is 0 or a positive errno.
  * At most PGC_REQUESTS_MAX requests may be outstanding on one connection: with one more the daemon stops
  * reading from it until one is answered.
+ *
+ * The daemon may die and another one take over. Where its sockets were kept for it (by the service manager, or pagecached --keep) the next one says
+ * RESUMED on each of them, before anything else; the client then sends all requests that have not been answered once more, in the order of their tags, with
+ * the same tags and PGC_REQUEST_AGAIN as status, and XFER before them if it had made a transfer area. A request that the dead daemon had carried out is
+ * not carried out twice. Where they were not kept the client connects anew and says ATTACH instead of OPEN.
  */
 #ifndef PAGECACHED_WIRE_H
 #define PAGECACHED_WIRE_H
@@ -23,10 +28,10 @@
 #include <stdint.h>
 
 #define PGC_WIRE_MAGIC   0x31434750u /* "PGC1" */
-#define PGC_WIRE_VERSION 3u          /* differs: the daemon answers EPROTO and hangs up */
+#define PGC_WIRE_VERSION 5u          /* differs: the daemon answers EPROTO and hangs up */
 
 #define PGC_MSG_SIZE     256
-#define PGC_FDS_MAX      3
+#define PGC_FDS_MAX      4
 #define PGC_REQUESTS_MAX 64
 
 #define PGC_PAGE_SIZE    4096u
@@ -40,6 +45,12 @@
 #define PGC_DATA_MAX     0x7ffff000u /* bytes of one WRITE with a data memfd; one such at a time on a handle: EBUSY */
 
 #define PGC_MSG_REPLY    0x80000000u
+/*
+ * Status of a request that is sent once more after RESUMED: with the incarnation that RESUMED named, so that one which another dead daemon has left unread does
+ * not count; 0 after ATTACH.
+ */
+#define PGC_REQUEST_AGAIN 1u
+#define PGC_REQUEST_AGAIN_TO(incarnation) (PGC_REQUEST_AGAIN | (uint32_t)((incarnation) & 0xffffff) << 8)
 
 enum pgc_msg_type {
 	PGC_MSG_HELLO = 1,
@@ -61,6 +72,11 @@ enum pgc_msg_type {
 	PGC_MSG_MADVISE,        /* range of addresses */
 	PGC_MSG_KEEP,           /* file range is (not) written outside tracking */
 	PGC_MSG_SEEK,           /* where data or a hole begins */
+	PGC_MSG_ATTACH,         /* [uffd, memfd unless write-only, buffered fd, direct fd or none] -> [control page]: a handle of a daemon that is gone */
+	PGC_MSG_CHILD,          /* [uffd] role TWIN: a forked child of a daemon that is gone; the connection ends with the answer */
+
+	PGC_MSG_RESUMED = 48,   /* daemon to client, without being asked, tag 0: see above */
+	PGC_MSG_ENDED,          /* likewise: a closed handle has nothing mapped any more, the daemon is about to hang up. Without it, it died */
 
 	/* Role CONTROL. LIST requests are answered by any number of replies with `more` set, then one without. */
 	PGC_CTL_STATUS = 64,
@@ -75,9 +91,11 @@ enum pgc_msg_type {
 	PGC_CTL_MEMORY,
 	PGC_CTL_PINS,           /* LIST: what is pinned */
 	PGC_CTL_STAT,           /* what of a stat(2) of a cached file is different with what the cache holds */
+	PGC_CTL_CHECK,          /* LIST: one step of comparing the state with what it stands for; root and the daemon's own user only */
 };
 
-enum pgc_role { PGC_ROLE_CLIENT = 1, PGC_ROLE_CONTROL = 2 };
+/* TWIN: a process of the daemon before, which holds what no client can hand over; the daemon's own user only. */
+enum pgc_role { PGC_ROLE_CLIENT = 1, PGC_ROLE_CONTROL = 2, PGC_ROLE_TWIN = 3 };
 
 /* HELLO features, both ways: the client's offer, the daemon's choice out of it. */
 #define PGC_FEATURE_KERNEL_FAULTS (1ull << 0) /* reply carries a /dev/userfaultfd descriptor to make userfaultfds with */
@@ -93,6 +111,7 @@ struct pgc_hello_reply {
 	uint64_t features;
 	uint64_t memory_max;       /* bytes */
 	char     daemon_version[32];
+	uint64_t orphan_timeout_ms;/* as in open_reply; 0 of an older daemon, too */
 };
 
 struct pgc_open {
@@ -108,7 +127,28 @@ struct pgc_open_reply {
 	uint64_t size;                /* bytes */
 	uint32_t file;                /* slot in the BPF map `files` */
 	uint32_t flags;               /* PGC_HANDLE_* */
+	uint64_t handle;              /* its name for ATTACH; never used again */
+	uint64_t orphan_timeout_ms;   /* without a daemon for so long, waiting faults get SIGBUS; 0: they wait for ever */
 };
+
+#define PGC_ATTACH_CLEAN (1u << 0) /* the control page said `stopped`: nothing was dirty when the daemon ended */
+/* The mappings are found by the daemon itself. ESTALE: the bytes that the memfd holds cannot be trusted, or another cache of the file is there by now. */
+struct pgc_attach {
+	uint64_t file_dev, file_ino, handle; /* of open_reply */
+	uint32_t flags;            /* O_RDONLY, O_WRONLY or O_RDWR */
+	uint32_t has_direct;       /* 1: the last descriptor was opened with O_DIRECT */
+	uint32_t attach;           /* PGC_ATTACH_* */
+	uint32_t kernel_faults;    /* 1: the userfaultfd serves faults taken inside system calls */
+	char     uri[184];         /* "" for what descriptors stand for */
+};
+/* EAGAIN: its file's memory has not come yet. ESRCH: the daemon knows of no such record. */
+struct pgc_child {
+	uint64_t id;               /* of the record in saved_handles */
+	uint64_t addr;             /* was mapped there */
+	uint32_t slot;             /* of the record */
+	uint32_t of_parent;        /* 1: the record is the parent's, as the child has none yet */
+};
+struct pgc_resumed { uint64_t incarnation; }; /* counts daemons that have had this state */
 
 struct pgc_clone {
 	uint64_t file_dev, file_ino;
@@ -241,6 +281,67 @@ struct pgc_ctl_mapping_reply {
 	char     name[128];
 };
 
+/*
+ * PGC_CTL_CHECK: a bounded step, from `from` on; `next` of the last reply says where the next one begins, PGC_CHECK_END that there is none. Whoever asks goes
+ * through all of it, adds the counts up, and asks again before it believes what a step says of something that is in use. ENOENT: no such file or worker.
+ * EBUSY: too many at a time.
+ */
+enum pgc_check_step {
+	PGC_CHECK_PAGES = 1,       /* of the file (dev, ino), from a page on: the memfd's pages, and those that clients have mapped, against the bits */
+	PGC_CHECK_FILE,            /* sizes, records, references and mappings of the file */
+	PGC_CHECK_CONTENT,         /* clean pages of the file against its store, from a page on */
+	PGC_CHECK_WORKER,          /* tables of worker `worker`, from an entry on, and counts */
+};
+#define PGC_CHECK_END UINT64_MAX
+
+enum pgc_check_kind {
+	/* Something differs; what `start`, `end`, `found` and `expected` are: in brackets. */
+	PGC_DIFFERS_MISSING = 1,   /* resident, and not in the memfd [pages] */
+	PGC_DIFFERS_STRAY,         /* in the memfd, and neither resident nor being read in [pages] */
+	PGC_DIFFERS_MAPPED,        /* mapped in `pid`, and not resident [pages] */
+	PGC_DIFFERS_WRITABLE,      /* writable in `pid`, and neither dirty nor kept [pages] */
+	PGC_DIFFERS_UNTRACKED,     /* mapped in `pid`, where no mapping is known [addresses] */
+	PGC_DIFFERS_GONE,          /* a mapping that `pid` does not have, or not so [addresses] */
+	PGC_DIFFERS_BITS,          /* bits that cannot be together [pages; as they are; those that are wrong] */
+	PGC_DIFFERS_BLOCK,         /* an entry of `blocks` that is not the file's block [index; slot] */
+	PGC_DIFFERS_REFERENCES,    /* of a block or a range [bytes; shown; counted] */
+	PGC_DIFFERS_MAPPINGS,      /* the file's entries of `mappings` [bytes; references shown; counted] */
+	PGC_DIFFERS_SIZE,          /* of memfd, entry or control page [bytes; as it is; the file's] */
+	PGC_DIFFERS_HANDLES,       /* handles or mappings of the file's entry [shown; counted] */
+	PGC_DIFFERS_FILE_ENTRY,    /* an entry of `files` that is not a file [slot] */
+	PGC_DIFFERS_FILE_RECORD,   /* an entry of `saved_files` is damaged, or not as the file [slot] */
+	PGC_DIFFERS_HANDLE_RECORD, /* likewise of `saved_handles` [slot], `pid`: whose */
+	PGC_DIFFERS_CONTENT,       /* clean, and not as in the store [pages] */
+	PGC_DIFFERS_CHARGES,       /* pages charged to a worker and to its domains [sum of the domains; the worker's] */
+
+	/* Counted in this step: to be added up; `start` says of what. */
+	PGC_COUNT_FILE = 64,       /* of `file`: pages resident, dirty, in writeback, kept */
+	PGC_COUNT_CGROUP,          /* of cgroup `start`: pages resident, dirty, mapped */
+	PGC_COUNT_WORKER,          /* of the worker: pages resident, dirty, in writeback, kept */
+	PGC_COUNT_WORKER_USE,      /* of the worker: pages charged, slots of `blocks`, of `mappings` and of `saved_handles` in use */
+	PGC_COUNT_BUDGET,          /* pages charged by a worker, pages dirty or in writeback: for the budget of all */
+	/* As the daemon shows it, in the same order. */
+	PGC_SHOWN_FILE,
+	PGC_SHOWN_WORKER,          /* in the worker's last step */
+	PGC_SHOWN_WORKER_USE,      /* likewise */
+};
+
+struct pgc_ctl_check { uint64_t dev, ino, from; uint32_t step, worker; };
+struct pgc_ctl_check_reply {
+	uint32_t more, kind;       /* kind 0: the last reply, without a row */
+	uint32_t file;
+	int32_t  pid;
+	uint64_t start, end, found, expected;
+	uint64_t count[4];
+	/* In the last reply. */
+	uint64_t next;
+	uint64_t pages;            /* compared */
+	uint64_t skipped;          /* could not be looked at: pages, or mappings of a client that the daemon may not look into */
+	uint64_t busy;             /* changed all the time */
+	uint64_t unlisted;         /* rows that there was no room for */
+	uint64_t moment;           /* of the worker: counts of steps with the same are of one moment */
+};
+
 enum pgc_inject {
 	PGC_INJECT_READ_ERROR = 1, /* value: errno, 0 ends it */
 	PGC_INJECT_WRITE_ERROR,
@@ -256,7 +357,7 @@ struct pgc_ctl_inject { uint32_t what, count; uint64_t value; char uri[200]; };
 
 struct pgc_msg {
 	uint32_t type;
-	uint32_t status;           /* replies: 0 or a positive errno; requests: 0 */
+	uint32_t status;           /* replies: 0 or a positive errno; requests: 0, or PGC_REQUEST_AGAIN_TO() */
 	uint64_t tag;
 	union {
 		uint8_t bytes[PGC_MSG_SIZE - 16];
@@ -265,6 +366,9 @@ struct pgc_msg {
 		struct pgc_open open;
 		struct pgc_open_reply open_reply;
 		struct pgc_clone clone;
+		struct pgc_attach attach;
+		struct pgc_child child;
+		struct pgc_resumed resumed;
 		struct pgc_map map;
 		struct pgc_populate populate;
 		struct pgc_read read;
@@ -293,6 +397,8 @@ struct pgc_msg {
 		struct pgc_ctl_memory_reply ctl_memory_reply;
 		struct pgc_ctl_cgroup_reply ctl_cgroup_reply;
 		struct pgc_ctl_pin_reply ctl_pin_reply;
+		struct pgc_ctl_check ctl_check;
+		struct pgc_ctl_check_reply ctl_check_reply;
 	};
 };
 
@@ -300,15 +406,19 @@ struct pgc_msg {
 struct pgc_control_page {
 	uint64_t seq;              /* atomic; grows before pages are dropped. Pairs with the client's acquire load after its read */
 	uint64_t size;             /* atomic; the file's size in bytes */
+	uint32_t stopped;          /* 1: the daemon has ended after everything was written; what is stored later is lost */
+	uint32_t pad;
 };
 
 #define PGC_WIRE_CHECK(type, bytes) \
 	_Static_assert(sizeof(struct type) == (bytes), "wire layout of " #type)
 PGC_WIRE_CHECK(pgc_msg, PGC_MSG_SIZE);
 PGC_WIRE_CHECK(pgc_hello, 24);
-PGC_WIRE_CHECK(pgc_hello_reply, 56);
+PGC_WIRE_CHECK(pgc_hello_reply, 64);
 PGC_WIRE_CHECK(pgc_open, 208);
-PGC_WIRE_CHECK(pgc_open_reply, 32);
+PGC_WIRE_CHECK(pgc_open_reply, 48);
+PGC_WIRE_CHECK(pgc_attach, 224);
+PGC_WIRE_CHECK(pgc_child, 24);
 PGC_WIRE_CHECK(pgc_clone, 24);
 PGC_WIRE_CHECK(pgc_map, 32);
 PGC_WIRE_CHECK(pgc_populate, 24);
@@ -335,6 +445,8 @@ PGC_WIRE_CHECK(pgc_ctl_pin, 40);
 PGC_WIRE_CHECK(pgc_ctl_memory_reply, 192);
 PGC_WIRE_CHECK(pgc_ctl_cgroup_reply, 64);
 PGC_WIRE_CHECK(pgc_ctl_pin_reply, 152);
+PGC_WIRE_CHECK(pgc_ctl_check, 32);
+PGC_WIRE_CHECK(pgc_ctl_check_reply, 128);
 _Static_assert(offsetof(struct pgc_msg, bytes) == 16, "wire layout of the header");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the wire is little-endian");
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The control connection of the process: made at the first question, made anew in a forked child, and once for a question that found it broken. One question at a
+ * The control connection of the process: made at the first question, made anew in a forked child, and for a question that found it broken. One question at a
  * time. Its descriptor is hidden.
+ *
+ * A daemon that dies leaves what it had to the next one, which is waited for: until then the store may have old bytes, and an old size. One that stops in order has
+ * written everything, and its socket has no name any more (ENOENT): then the store is right.
  */
-#include <sys/socket.h>
-
 #include "ctl.h"
 
 static struct {
@@ -12,7 +13,12 @@ static struct {
 	bool open;
 	struct conn conn;          /* nobody else uses it */
 	pid_t owner;               /* another process came by a fork that no handler saw */
+	bool known;                /* there has been a daemon, which said orphan_ms */
+	uint64_t orphan_ms;
 } ctl = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+#define RETRY_MS    10
+#define PATIENCE_MS 10000          /* with daemons that hang up, or wait for what another client has (EAGAIN) */
 
 static void disconnect(void)
 {
@@ -35,22 +41,29 @@ static void forked(void)
 static int hello(struct conn *c)
 {
 	struct pgc_msg m = { .type = PGC_MSG_HELLO };
+	int r;
 
 	m.hello = (struct pgc_hello){ .magic = PGC_WIRE_MAGIC, .version = PGC_WIRE_VERSION, .role = PGC_ROLE_CONTROL };
-	return conn_request(c, &m, NULL, 0, NULL, 0);
+	r = conn_request(c, &m, NULL, 0, NULL, 0);
+	if (r == 0) {
+		__atomic_store_n(&ctl.orphan_ms, file_orphan_ms(m.hello_reply.orphan_timeout_ms), __ATOMIC_RELAXED);
+		__atomic_store_n(&ctl.known, true, __ATOMIC_RELEASE);
+	}
+	return r;
 }
 
 static int make(struct conn *c)
 {
-	int r = 0;
+	int r;
 
 	conn_init(c);
-	c->fd = fd_keep(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-	if (c->fd < 0) {
-		r = -errno;
+	c->single = true;
+	r = conn_socket();
+	if (r < 0)
 		conn_destroy(c);
-	}
-	return r;
+	else
+		c->fd = r;
+	return MIN(r, 0);
 }
 
 static int greet(struct conn *c)
@@ -80,34 +93,54 @@ static int dial(void)
 	return r;
 }
 
+/* Whether it is worth another try; then a moment has passed. -EINTR: a signal ends the wait. */
+static int wait_for_daemon(int error, struct waiting *w)
+{
+	uint64_t waited = clock_ms() - w->since, orphan_ms = __atomic_load_n(&ctl.orphan_ms, __ATOMIC_RELAXED);
+	bool again = error == -ECONNRESET || error == -EAGAIN ? waited < PATIENCE_MS
+		   : error == -ECONNREFUSED ? __atomic_load_n(&ctl.known, __ATOMIC_ACQUIRE) && (orphan_ms == 0 || waited < orphan_ms) : false;
+
+	return again ? file_wait(w, RETRY_MS) : error;
+}
+
+static int ask(struct pgc_msg *m)
+{
+	int r = ctl.open ? 0 : dial();
+
+	if (r < 0)
+		return r;
+	r = conn_request(&ctl.conn, m, NULL, 0, NULL, 0);
+	if (ctl.conn.dead)
+		disconnect();
+	return r;
+}
+
+static int ask_once(struct pgc_msg *m)
+{
+	int r;
+
+	pthread_mutex_lock(&ctl.lock);
+	if (ctl.open && ctl.owner != getpid())
+		disconnect();
+	r = ask(m);
+	pthread_mutex_unlock(&ctl.lock);
+	return r;
+}
+
 static int request(struct pgc_msg *m)
 {
+	struct waiting w = { .since = clock_ms() };
 	struct pgc_msg reply;
-	int r = 0;
+	int r;
 	NO_CANCEL;
 	ENTER;
 
 	if (fork_unseen())
 		fork_late();
-	pthread_mutex_lock(&ctl.lock);
-	if (ctl.open && ctl.owner != getpid())
-		disconnect();
-	for (int attempt = 0; attempt < 2; attempt++) {
-		bool fresh = !ctl.open;
-
-		r = fresh ? dial() : 0;
-		if (r < 0)
-			break;
+	do {
 		reply = *m;
-		r = conn_request(&ctl.conn, &reply, NULL, 0, NULL, 0);
-		if (!ctl.conn.dead)
-			break;
-		disconnect();
-		/* The daemon may be another by now; one that hangs up at once does not know the question. */
-		if (fresh)
-			break;
-	}
-	pthread_mutex_unlock(&ctl.lock);
+		r = ask_once(&reply);
+	} while (r < 0 && (r = wait_for_daemon(r, &w)) == 0);
 	if (r == 0)
 		*m = reply;
 	return r;
@@ -129,22 +162,32 @@ int ctl_stat(const struct stat *st, struct pgc_stat_reply *ret)
 	return r;
 }
 
-int ctl_sync(dev_t dev, ino_t ino)
+static int sync_once(struct pgc_msg m)
 {
-	struct pgc_msg m = { .type = PGC_CTL_SYNC, .ctl_file = { .dev = dev, .ino = ino, .wait = 1 } };
 	struct conn c;
-	int r;
-	NO_CANCEL;
-	ENTER;
+	int r = make(&c);
 
-	if (fork_unseen())
-		fork_late();
-	r = make(&c);
 	if (r < 0)
 		return r;
 	r = greet(&c);
 	if (r == 0)
 		r = conn_request(&c, &m, NULL, 0, NULL, 0);
 	conn_destroy(&c);
+	return r;
+}
+
+int ctl_sync(dev_t dev, ino_t ino)
+{
+	struct pgc_msg m = { .type = PGC_CTL_SYNC, .ctl_file = { .dev = dev, .ino = ino, .wait = 1 } };
+	struct waiting w = { .since = clock_ms() };
+	int r;
+	NO_CANCEL;
+	ENTER;
+
+	if (fork_unseen())
+		fork_late();
+	do
+		r = sync_once(m);
+	while (r < 0 && (r = wait_for_daemon(r, &w)) == 0);
 	return r == -ENOENT ? 0 : r;
 }

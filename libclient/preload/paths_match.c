@@ -254,7 +254,9 @@ static bool match_glob(const char *p, const char *s)
 
 bool path_patterns_match(const struct path_patterns *all, const char *path, size_t len)
 {
-	for (const struct path_pattern *p = all->list; p < all->list + all->n; p++) {
+	for (size_t i = 0; i < all->n; i++) {
+		const struct path_pattern *p = &all->list[i];
+
 		/* The first byte that may differ saves most calls. */
 		if (len < p->literal || (p->literal > 1 && path[1] != p->text[1]) || memcmp(path, p->text, p->literal) != 0)
 			continue;
@@ -268,7 +270,8 @@ bool path_patterns_may_match_below(const struct path_patterns *all, const char *
 {
 	if (len == 1)
 		return all->n > 0;
-	for (const struct path_pattern *p = all->list; p < all->list + all->n; p++) {
+	for (size_t i = 0; i < all->n; i++) {
+		const struct path_pattern *p = &all->list[i];
 		size_t n = len < p->literal ? len : p->literal;
 
 		if (memcmp(folder, p->text, n) == 0 && (n == p->literal ? p->literal < p->len : p->text[n] == '/'))

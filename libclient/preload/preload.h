@@ -10,7 +10,7 @@
  *   hidden descriptors     of the handle, at numbers from fd_base on, which the program cannot close
  *
  * Every wrapper first asks fd_maybe() or path_maybe(): what is not ours goes on to the next library, at the price of a load and a branch.
- * What is ours runs between ENTER and the end of its scope: asynchronous signals and cancellation wait, so that a handler cannot meet our locks and no thread
+ * What is ours runs between ENTER and the end of its scope: asynchronous signals and cancellation wait (but see take_signals() in shim.c), so that a handler cannot meet our locks and no thread
  * dies with one, and calls that the library itself makes go straight on (shim_depth). Nothing that may wait for the program's own doing (pipes, locks) is done inside.
  *
  * Locks: shim.lock guards the table of descriptors and the ofds' counts. It is never held over a call of libpagecached.

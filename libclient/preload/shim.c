@@ -18,6 +18,8 @@
 struct shim shim = { .lock = PTHREAD_MUTEX_INITIALIZER };
 __thread int shim_depth __attribute__((tls_model("initial-exec")));
 
+static __thread sigset_t program_mask __attribute__((tls_model("initial-exec"))); /* of the outermost scope */
+
 struct shim_scope shim_enter(void)
 {
 	struct shim_scope s = { .open = true };
@@ -39,6 +41,7 @@ struct shim_scope shim_enter(void)
 	sigdelset(&wait, SIGABRT);
 	sigdelset(&wait, SIGSYS);
 	pthread_sigmask(SIG_BLOCK, &wait, &s.old);
+	program_mask = s.old;
 	shim_depth++;
 	return s;
 }
@@ -76,11 +79,60 @@ void shim_debug(const char *format, ...)
 	errno = saved;
 }
 
+static __thread bool own_thread_here __attribute__((tls_model("initial-exec"))); /* this one is the library's own */
+
 /*
  * fork(2). libpagecached's own handlers make connections and mappings, as calls inside a scope: ours lie around them. pthread_atfork(3) runs what is installed
  * last first before the fork, and what is installed first first after it: so those of the lock are installed before libpagecached's, those of the scope after.
  */
 static __thread struct shim_scope fork_scope __attribute__((tls_model("initial-exec")));
+
+/* --- signals, while a call waits for a daemon --- */
+
+static bool ends_or_stops(int sig)
+{
+	return sig != SIGCHLD && sig != SIGCONT && sig != SIGURG && sig != SIGWINCH;
+}
+
+/* As between two calls of the program: what comes finds no scope, and may open its own. */
+static void deliver(const sigset_t *those)
+{
+	int depth = shim_depth;
+	sigset_t mask = program_mask, before;
+
+	shim_depth = 0;
+	pthread_sigmask(SIG_UNBLOCK, those, &before);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	shim_depth = depth;
+	program_mask = mask;
+}
+
+/* The hook of libpagecached. What the program ignores or has blocked itself is none of our business. */
+static int take_signals(bool handlers)
+{
+	sigset_t pending, those;
+	bool any = false, interrupts = false;
+	struct sigaction sa;
+
+	if (shim_depth == 0 || own_thread_here || fork_scope.open || sigpending(&pending) < 0)
+		return 0;
+	sigemptyset(&those);
+	for (int sig = 1; sig < NSIG; sig++) {
+		if (sigismember(&pending, sig) != 1 || sigismember(&program_mask, sig) == 1 || sigaction(sig, NULL, &sa) < 0)
+			continue;
+		if (sa.sa_handler == SIG_IGN || (sa.sa_handler == SIG_DFL && !ends_or_stops(sig)))
+			continue;
+		if (sa.sa_handler != SIG_DFL)
+			interrupts |= !(sa.sa_flags & SA_RESTART);
+		if (sa.sa_handler != SIG_DFL && !handlers)
+			continue;
+		sigaddset(&those, sig);
+		any = true;
+	}
+	if (any)
+		deliver(&those);
+	return interrupts ? -EINTR : 0;
+}
 
 static void lock_prepare(void)
 {
@@ -160,6 +212,13 @@ static void close_own(int fd)
 	real_file_close(fd);
 }
 
+/* All that it does is inside of a scope. */
+static void own_thread(void)
+{
+	own_thread_here = true;
+	shim_depth = 1;
+}
+
 __attribute__((constructor)) static void start(void)
 {
 	const char *patterns = secure_getenv("PAGECACHED_PATHS"), *debug = secure_getenv("PAGECACHED_DEBUG"),
@@ -167,7 +226,7 @@ __attribute__((constructor)) static void start(void)
 
 	shim.debug = debug && *debug && strcmp(debug, "0") != 0;
 	make_room();
-	fd_hooks = (struct fd_hooks){ .base = shim.fd_base, .made = table_hide, .close = close_own };
+	fd_hooks = (struct fd_hooks){ .base = shim.fd_base, .made = table_hide, .close = close_own, .thread = own_thread, .signals = take_signals };
 	/* Programs clear their environment. */
 	if (address && *address)
 		fd_hooks.address = strdup(address);

@@ -37,8 +37,8 @@ static int overlaid(int r, struct stat *st)
 {
 	int saved = errno;
 
-	if (r == 0 && S_ISREG(st->st_mode))
-		stat_overlay(st);
+	if (r == 0 && S_ISREG(st->st_mode) && stat_overlay(st) == -EINTR)
+		return (int)shim_result(-EINTR); /* nobody has said what is right */
 	errno = saved;
 	return r;
 }
@@ -173,8 +173,13 @@ static int statx_overlaid(int dirfd, const char *path, int flags, unsigned mask,
 			.st_mtim = { stx->stx_mtime.tv_sec, stx->stx_mtime.tv_nsec },
 			.st_ctim = { stx->stx_ctime.tv_sec, stx->stx_ctime.tv_nsec },
 		};
-		if (stat_overlay(&st) == 0)
+		switch (stat_overlay(&st)) {
+		case 0:
 			statx_put(stx, &st);
+			break;
+		case -EINTR:
+			return (int)shim_result(-EINTR);
+		}
 	}
 	errno = saved;
 	return r;

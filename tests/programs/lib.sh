@@ -13,11 +13,13 @@
 #
 # Options of each script: --short (the default: some seconds), --minutes N (goes on for about that long), --seed N, --memory SIZE (the
 # budget), --plain (without pagecached only: to try the script itself). Environment: PAGECACHED_BIN, PAGECACHECTL_BIN (default: of build/),
-# TMPDIR (default: /var/tmp, must be on a disk), KEEP=1 (leave the folder), PGC_REQUIRE_KERNEL=1 (a missing program is a failure).
+# TMPDIR (default: /var/tmp, must be on a disk), KEEP=1 (leave the folder), PGC_REQUIRE_KERNEL=1 (a missing program is a failure),
+# PGC_KILL_EVERY=SECONDS (the daemon is killed that often; the keeper starts the next one, and nothing else must change).
 # shellcheck shell=bash
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
 
+export PAGECACHED_ORPHAN_TIMEOUT=30 # when the keeper has given up, programs fail and do not hang
 daemon_bin=${PAGECACHED_BIN:-$root/build/daemon/pagecached}
 build=$(cd "$(dirname "$daemon_bin")/.." 2>/dev/null && pwd) || { echo "$0: no $daemon_bin: build it, or set PAGECACHED_BIN" >&2; exit 1; }
 ctl=${PAGECACHECTL_BIN:-$build/tools/pagecachectl}
@@ -33,6 +35,7 @@ steps=()
 daemon_flags=() # more than the budget
 through=()  # what goes before a command for it to see $dir through pagecached
 step=       # the one under way
+killer=     # the process that kills the daemon every $PGC_KILL_EVERY seconds
 declare -A took=()
 
 fail() {
@@ -81,14 +84,52 @@ program_begin() {
 	through=("$ctl" run --path "$dir" --)
 }
 
-daemon_start() { daemon_begin "$build" --memory-max "$budget" "${daemon_flags[@]}"; }
+daemon_start() {
+	daemon_begin "$build" --memory-max "$budget" "${daemon_flags[@]}"
+	[ -z "${PGC_KILL_EVERY:-}" ] || kills_begin
+}
 
-# power_failure PID...: the daemon dies, and with it all that no sync has brought to the store; so do the programs that start() started.
+# The daemon dies, and dies again. Each death is a line in $work/kills.
+kills_begin() {
+	(
+		trap - EXIT
+		set +e
+		while sleep "$PGC_KILL_EVERY" && kill -0 "$daemon_pid" 2>/dev/null; do
+			daemon_dies && echo dead >>"$work/kills"
+		done
+	) &
+	killer=$!
+}
+
+kills_end() {
+	[ -n "$killer" ] || return 0
+	kill "$killer" 2>/dev/null || true
+	wait "$killer" 2>/dev/null || true
+	killer=
+}
+
+# goes_on PID COMMAND...: the daemon dies three times under the program PID, which goes on each time: the number that COMMAND prints gets larger.
+goes_on() {
+	local pid=$1 n i before
+	shift
+	for n in 1 2 3; do
+		daemon_dies || fail "there is no daemon"
+		before=$("$@")
+		for ((i = 0; i < 600; i++)); do
+			kill -0 "$pid" || fail "the program ended by itself, when the daemon had died $n times"
+			[ "$("$@")" -le "$before" ] || break
+			sleep 0.05
+		done
+		[ "$i" -lt 600 ] || fail "the program does not go on, when the daemon has died $n times"
+	done
+}
+
+# power_failure PID...: daemon and keeper die, and with them all that no sync has brought to the store; so do the programs that start() started.
 power_failure() {
 	local pid
-	kill -KILL "$daemon_pid"
-	wait "$daemon_pid" 2>/dev/null || true
-	daemon_pid=
+	kills_end
+	daemon_vanishes
+	[ "$bpf" = none ] || rm -rf "$bpf" # memory, too
 	for pid in "$@"; do
 		kill_hard "$pid"
 	done
@@ -100,6 +141,7 @@ groups_end() {
 	trap - EXIT
 	set +e
 	exec 1>&"$stdout" 2>&"$stderr"
+	kills_end
 	for pid in "${groups[@]}"; do
 		kill_hard "$pid"
 	done
@@ -122,6 +164,11 @@ program_end() {
 	for s in "${steps[@]}"; do
 		printf '%-44s %10s %10s\n' "$s" "${took["$s/plain"]:--}" "${took["$s/cached"]:--}"
 	done
+	kills_end
+	if [ -n "${PGC_KILL_EVERY:-}" ] && [ -z "$only_plain" ]; then
+		[ -s "$work/kills" ] || fail "it was over before the daemon was killed"
+		echo "the daemon was killed $(wc -l <"$work/kills") times"
+	fi
 	[ -n "$only_plain" ] || daemon_end || fail "the daemon"
 	echo "$name: all is as it should be"
 }
@@ -217,8 +264,17 @@ larger_than_budget() {
 }
 
 # is_cached FILE: the daemon really serves or served it; without this look all comparisons would hold without any library.
+# When daemons die, clean files that nobody has open may be forgotten, so any will do then; and one may die while it is asked.
 is_cached() {
-	[ -n "$only_plain" ] || "$ctl" --json files "$1" 2>/dev/null | grep -q . || fail "the daemon has never seen $1"
+	local file=$1 tries=1 said
+	[ -z "$only_plain" ] || return 0
+	[ -z "${PGC_KILL_EVERY:-}" ] || file= tries=50
+	for ((; tries > 0; tries--)); do
+		said=$("$ctl" files ${file:+"$file"} 2>/dev/null) || true
+		case $said in *"$dir"*) return 0 ;; esac
+		[ "$tries" = 1 ] || sleep 0.1
+	done
+	fail "the daemon has never seen $1"
 }
 
 # time_left END: for loops of the long form.

@@ -69,7 +69,15 @@ killed() {
 	on "$1" "$load" "$2/$3" "$3" scan 1 >&2
 }
 
-# without_power MODE FOLDER FLAGS: the daemon dies, too: what was committed is in the store.
+# undisturbed MODE FOLDER FLAGS: the daemon dies, and another takes over: the writer goes on.
+undisturbed() {
+	puts "$1" "$2" "$3" 50000000
+	goes_on "$started" grep -c '^[0-9]' "$work/said"
+	kill_hard "$started"
+	survived "$1" "$2/$3" "$3" 50000000
+}
+
+# without_power MODE FOLDER FLAGS: daemon and keeper die, too: what was committed is in the store.
 without_power() {
 	"$ctl" sync >/dev/null
 	puts "$1" "$2" "$3" 40000000
@@ -134,7 +142,8 @@ one_round() {
 		timed "$flags: a writer is killed" both killed "$flags"
 		timed "$flags: a holder of the mutex is killed" both killed_holding "$flags"
 		[ -n "$only_plain" ] || {
-			timed "$flags: the daemon is killed" cached without_power "$flags"
+			timed "$flags: the daemon is killed" cached undisturbed "$flags"
+			timed "$flags: the power fails" cached without_power "$flags"
 			is_cached "$dir/$flags/data.mdb"
 			same_store
 			seen=$(cached "$load" "$dir/$flags" "$flags" scan 1)

@@ -129,12 +129,18 @@ maintain() {
 	END
 }
 
-# clients_start: pgbench in $bench, until it loses its server; how many transactions there were is left in $before.
+# clients_start: pgbench in $bench, until it loses its server, in the middle of its work; how many transactions there were is left in $before.
 clients_start() {
+	local n
 	before=$(query -c 'SELECT count(*) FROM pgbench_history')
 	rm -f "$sockets"/said*
 	start plain "${as[@]}" "$bin/pgbench" -n -c 4 -j 1 -T 600 -l --log-prefix="$sockets/said" >&2
 	bench=$started
+	for ((n = 0; n < 600; n++)); do
+		[ "$(query -c 'SELECT count(*) FROM pgbench_history')" = "$before" ] || break
+		kill -0 "$bench" || fail "the clients ended by themselves"
+		sleep 0.05
+	done
 	sleep "0.$((400 + RANDOM % 400))"
 	kill -0 "$bench" || fail "the clients ended by themselves"
 }
@@ -160,7 +166,15 @@ crash() {
 	recovered "$1" "$2"
 }
 
-# The daemon dies, too: what was committed is in the store, for a server that knows nothing of pagecached, too.
+# The daemon dies, and another takes over: server and clients go on.
+undisturbed() {
+	clients_start
+	goes_on "$bench" query -c 'SELECT count(*) FROM pgbench_history'
+	kill_hard "$bench"
+	consistent
+}
+
+# Daemon and keeper die, too: what was committed is in the store, for a server that knows nothing of pagecached, too.
 without_power() {
 	clients_start
 	power_failure # the programs below
@@ -204,7 +218,10 @@ one_round() {
 		timed "sort, vacuum, cluster, reindex" "$mode" maintain
 		mv "$work/out.$mode" "$work/maintain.$mode"
 		timed "crash, recovery, amcheck" "$mode" crash
-		[ "$mode" = plain ] || timed "the daemon is killed" "$mode" without_power
+		[ "$mode" = plain ] || {
+			timed "the daemon is killed" "$mode" undisturbed
+			timed "the power fails" "$mode" without_power
+		}
 		seen=$(sums)
 		timed "stop" "$mode" stop
 	done

@@ -138,6 +138,7 @@ commits() {
 			UPDATE account SET balance = balance + 1 WHERE id = $((n * 53 % accounts));
 			INSERT INTO transfer VALUES (0, $n, 1); COMMIT; SELECT 'committed', $n;"
 	done >"$work/writer.sql"
+	: >"$work/said" # that of the writer before would count
 	start "$1" bash -c 'exec sqlite3 -batch -bail -cmd ".timeout 60000" "$1" <"$2" >"$3"' writer "$2" "$work/writer.sql" "$work/said"
 	while [ "$(grep -c committed "$work/said" 2>/dev/null)" -lt 3 ]; do
 		kill -0 "$started" || fail "the writer ended by itself"
@@ -173,7 +174,18 @@ killed() {
 	remove "$1" "$database"
 }
 
-# without_power MODE FOLDER JOURNAL: the daemon dies, too: what was committed is in the store.
+# undisturbed MODE FOLDER JOURNAL: the daemon dies, and another takes over: the writer goes on.
+undisturbed() {
+	local database=$2/pause.db
+	on "$1" cp "$2/$3.db" "$database"
+	commits "$1" "$database"
+	goes_on "$started" grep -c committed "$work/said"
+	kill_hard "$started"
+	survived "$1" "$database"
+	remove "$1" "$database"
+}
+
+# without_power MODE FOLDER JOURNAL: daemon and keeper die, too: what was committed is in the store.
 without_power() {
 	local database=$2/power.db
 	on "$1" cp "$2/$3.db" "$database"
@@ -209,7 +221,10 @@ one_round() {
 		timed "$journal: $writers writers, 2 readers" both compete "$journal"
 		timed "$journal: crash in a transaction" both crash "$journal"
 		timed "$journal: a writer is killed" both killed "$journal"
-		[ -n "$only_plain" ] || timed "$journal: the daemon is killed" cached without_power "$journal"
+		[ -n "$only_plain" ] || {
+			timed "$journal: the daemon is killed" cached undisturbed "$journal"
+			timed "$journal: the power fails" cached without_power "$journal"
+		}
 		timed "$journal: dump" both dump "$journal"
 		is_cached "$dir/$journal.db"
 	done

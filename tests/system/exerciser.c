@@ -11,6 +11,9 @@
  * (mapping, syncing, dropping) takes no lock and runs against everything else. In a storm, after each epoch, processes store to
  * bytes of their own in shared pages, and append, without any lock.
  *
+ * With --kills the daemon runs under its keeper, and dies again and again (exerciser_crash.h). With --inject its calls and its store fail (exerciser_inject.h):
+ * what changes nothing is tried again; a change that failed has left each byte as it was or as it was to be.
+ *
  * `--backend kernel` runs the same on plain files, mmap(2) and so on: the reference, and a test of this program.
  * `--backend preload` makes the same plain calls under the preload library: this program starts the daemon and runs itself again.
  */
@@ -35,6 +38,8 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "exerciser_crash.h"
+#include "exerciser_inject.h"
 #include "exerciser_model.h"
 #include "pagecached.h"
 #include "pagecached/wire.h"
@@ -49,12 +54,14 @@ static struct options {
 	uint64_t seed, ops, epoch, memory; /* memory: MiB */
 	int procs, files;
 	unsigned duration;         /* seconds, 0: no limit */
+	unsigned kills, kill_every, kill_total, kill_points; /* of the daemon: how many, ms, of 100: with its keeper, at a kill point */
 	bool kernel;               /* plain calls: --backend kernel, and */
 	bool preload;              /* --backend preload */
 	bool kernel_faults;        /* system calls may take buffers in mappings */
 	bool keep_files, quiet;
+	const char *inject;        /* what fails in the daemon */
 	const char *daemon, *socket, *dir, *library;
-} options = { .ops = 1000000, .epoch = 50000, .memory = 1024, .procs = 6, .files = 4, .kernel_faults = true };
+} options = { .ops = 1000000, .epoch = 50000, .memory = 1024, .procs = 6, .files = 4, .kernel_faults = true, .kill_every = 150 };
 
 static char work_dir[256], socket_path[300];
 static pid_t daemon_pid;
@@ -70,7 +77,7 @@ struct handle {
 	bool open, writable;
 };
 
-static int api_open(struct handle *h, int file, bool writable)
+static int open_once(struct handle *h, int file, bool writable)
 {
 	const char *path = model->file[file].path;
 	int r = 0;
@@ -81,9 +88,27 @@ static int api_open(struct handle *h, int file, bool writable)
 		if (writable)
 			h->append_fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
 		r = h->fd < 0 || (writable && h->append_fd < 0) ? -errno : 0;
-	} else
-		r = pgc_open(&h->f, path, writable ? O_RDWR : O_RDONLY, 0);
+	} else {
+		/* Where the keeper dies as well there is no socket for a moment, which an open does not wait for; nor does it for ever for others' memory. */
+		for (int tries = 0; tries < 3000; tries++) {
+			r = pgc_open(&h->f, path, writable ? O_RDWR : O_RDONLY, 0);
+			if ((r != -ECONNREFUSED && r != -EAGAIN) || options.kill_total == 0)
+				break;
+			usleep(10000);
+		}
+	}
 	h->open = r == 0;
+	return r;
+}
+
+static int api_open(struct handle *h, int file, bool writable)
+{
+	uint64_t since = 0;
+	int r;
+
+	do
+		r = open_once(h, file, writable);
+	while (r && inject_again(r, &since));
 	return r;
 }
 
@@ -99,7 +124,15 @@ static int api_close(struct handle *h)
 
 static void *api_mmap(struct handle *h, size_t len, int prot, int flags, uint64_t off)
 {
-	return options.kernel ? mmap(NULL, len, prot, flags, h->fd, (off_t)off) : pgc_mmap(h->f, NULL, len, prot, flags, (off_t)off);
+	uint64_t since = 0;
+	void *p;
+
+	if (options.kernel)
+		return mmap(NULL, len, prot, flags, h->fd, (off_t)off);
+	do
+		p = pgc_mmap(h->f, NULL, len, prot, flags, (off_t)off);
+	while (p == MAP_FAILED && inject_again(-errno, &since));
+	return p;
 }
 
 static int api_munmap(void *addr, size_t len, bool plain)
@@ -111,20 +144,42 @@ static int api_munmap(void *addr, size_t len, bool plain)
 
 static int api_msync(void *addr, size_t len, int flags)
 {
-	return options.kernel ? (msync(addr, len, flags) ? -errno : 0) : pgc_msync(addr, len, flags);
+	uint64_t since = 0;
+	int r;
+
+	if (options.kernel)
+		return msync(addr, len, flags) ? -errno : 0;
+	do
+		r = pgc_msync(addr, len, flags);
+	while (r && inject_again(r, &since));
+	return r;
 }
 
 static int api_madvise(void *addr, size_t len, int advice, bool plain)
 {
-	return options.kernel || plain ? (madvise(addr, len, advice) ? -errno : 0) : pgc_madvise(addr, len, advice);
+	uint64_t since = 0;
+	int r;
+
+	do
+		r = options.kernel || plain ? (madvise(addr, len, advice) ? -errno : 0) : pgc_madvise(addr, len, advice);
+	while (r && inject_again(r, &since));
+	return r;
 }
 
 static int api_fadvise(struct handle *h, uint64_t off, uint64_t len, int advice)
 {
-	return options.kernel ? -posix_fadvise(h->fd, (off_t)off, (off_t)len, advice) : pgc_fadvise(h->f, (off_t)off, (off_t)len, advice);
+	uint64_t since = 0;
+	int r;
+
+	if (options.kernel)
+		return -posix_fadvise(h->fd, (off_t)off, (off_t)len, advice);
+	do
+		r = pgc_fadvise(h->f, (off_t)off, (off_t)len, advice);
+	while (r && inject_again(r, &since));
+	return r;
 }
 
-static ssize_t api_preadv(struct handle *h, const struct iovec *iov, int n, uint64_t off)
+static ssize_t preadv_once(struct handle *h, const struct iovec *iov, int n, uint64_t off)
 {
 	ssize_t r;
 
@@ -135,6 +190,29 @@ static ssize_t api_preadv(struct handle *h, const struct iovec *iov, int n, uint
 	else
 		r = preadv(h->fd, iov, n, (off_t)off);
 	return r < 0 ? -errno : r;
+}
+
+static uint64_t iov_length(const struct iovec *iov, int n)
+{
+	uint64_t len = 0;
+
+	for (int i = 0; i < n; i++)
+		len += iov[i].iov_len;
+	return len;
+}
+
+/* A short read may be that of an error behind it, or of the file's end. */
+static ssize_t api_preadv(struct handle *h, const struct iovec *iov, int n, uint64_t off)
+{
+	uint64_t since = 0, size;
+	ssize_t r;
+
+	do {
+		r = preadv_once(h, iov, n, off);
+		size = atomic_load(&model->file[h->file].size);
+	} while (injecting() && (uint64_t)r != iov_length(iov, n) && !(r >= 0 && off + (uint64_t)r >= size) &&
+		 inject_again(r < 0 ? r : -EIO, &since));
+	return r;
 }
 
 static ssize_t api_pwritev(struct handle *h, const struct iovec *iov, int n, uint64_t off)
@@ -167,9 +245,15 @@ static ssize_t api_append(struct handle *h, const void *buf, size_t n, uint64_t 
 
 static int api_sync(struct handle *h, bool data)
 {
+	uint64_t since = 0;
+	int r;
+
 	if (options.kernel)
 		return (data ? fdatasync(h->fd) : fsync(h->fd)) ? -errno : 0;
-	return data ? pgc_fdatasync(h->f) : pgc_fsync(h->f);
+	do
+		r = data ? pgc_fdatasync(h->f) : pgc_fsync(h->f);
+	while (r && inject_again(r, &since));
+	return r;
 }
 
 static int api_ftruncate(struct handle *h, uint64_t size)
@@ -186,7 +270,15 @@ static int api_fallocate(struct handle *h, int mode, uint64_t off, uint64_t len)
 
 static int api_fstat(struct handle *h, struct stat *st)
 {
-	return options.kernel ? (fstat(h->fd, st) ? -errno : 0) : pgc_fstat(h->f, st);
+	uint64_t since = 0;
+	int r;
+
+	if (options.kernel)
+		return fstat(h->fd, st) ? -errno : 0;
+	do
+		r = pgc_fstat(h->f, st);
+	while (r && inject_again(r, &since));
+	return r;
 }
 
 /* Drops the clean pages of one file. */
@@ -206,15 +298,21 @@ static int api_drop(struct handle *h)
 		owner = getpid();
 		memcpy(a.sun_path, socket_path, strnlen(socket_path, sizeof(a.sun_path) - 1));
 		if (control < 0 || connect(control, (struct sockaddr *)&a, sizeof(a)) || send(control, &m, sizeof(m), 0) != sizeof(m) ||
-		    recv(control, &m, sizeof(m), 0) != sizeof(m) || m.status)
-			return -EPROTO;
+		    recv(control, &m, sizeof(m), 0) != sizeof(m) || m.status) {
+			close(control);
+			control = -1;
+			return options.kills || options.inject ? 0 : -EPROTO;
+		}
 	}
 	if (stat(model->file[h->file].path, &st))
 		return -errno;
 	m = (struct pgc_msg){ .type = PGC_CTL_DROP, .tag = 2, .ctl_file = { .dev = st.st_dev, .ino = st.st_ino } };
-	if (send(control, &m, sizeof(m), 0) != sizeof(m) || recv(control, &m, sizeof(m), 0) != sizeof(m))
-		return -EPROTO;
-	return m.status == ENOENT ? 0 : -(int)m.status;
+	if (send(control, &m, sizeof(m), MSG_NOSIGNAL) != sizeof(m) || recv(control, &m, sizeof(m), 0) != sizeof(m)) {
+		close(control);
+		control = -1;
+		return options.kills || options.inject ? 0 : -EPROTO; /* the daemon has died */
+	}
+	return m.status == ENOENT || inject_expects(-(long)m.status) ? 0 : -(int)m.status;
 }
 
 /* ---- a worker's own state ---- */
@@ -280,7 +378,7 @@ static void on_bus(int sig, siginfo_t *info, void *context)
 }
 
 /* Copies, one side being mapped memory. False: SIGBUS. */
-static bool access_copy(void *dst, const void *src, size_t n)
+static bool access_once(void *dst, const void *src, size_t n)
 {
 	if (sigsetjmp(bus_jump, 0))
 		return false;
@@ -288,6 +386,18 @@ static bool access_copy(void *dst, const void *src, size_t n)
 	memcpy(dst, src, n);
 	bus_armed = 0;
 	return true;
+}
+
+/* The same inside the file, where SIGBUS is for a page that could not be read: it is read again some time after. */
+static bool access_copy(void *dst, const void *src, size_t n)
+{
+	uint64_t since = 0;
+	bool good;
+
+	do
+		good = access_once(dst, src, n);
+	while (!good && inject_again(-EIO, &since));
+	return good;
 }
 
 static struct mapping *mapping_random(bool want_any)
@@ -383,6 +493,7 @@ static void mapping_compare(struct mapping *m, uint64_t off, uint64_t len, const
 
 		n = n < off + len - at ? n : off + len - at;
 		known = c && c->valid < in + n ? (c->valid > in ? c->valid - in : 0) : n;
+		atomic_fetch_add(&model->compared, known);
 		if (memcmp(got + (at - off), want, known)) {
 			if (!access_copy(again, m->addr + (at - m->off), n))
 				memset(again, 0xee, n);
@@ -403,12 +514,16 @@ static const char *mapping_what(const struct mapping *m, const char *how)
 
 static ssize_t scratch_io(bool store, void *mapped, size_t n)
 {
+	uint64_t since = 0;
 	ssize_t r;
 
 	if (scratch_fd < 0)
 		scratch_fd = memfd_create("exerciser", MFD_CLOEXEC);
-	r = store ? pread(scratch_fd, mapped, n, 0) : pwrite(scratch_fd, mapped, n, 0);
-	return r < 0 ? -errno : r;
+	do {
+		r = store ? pread(scratch_fd, mapped, n, 0) : pwrite(scratch_fd, mapped, n, 0);
+		r = r < 0 ? -errno : r;
+	} while (r != (ssize_t)n && inject_again(r < 0 ? r : -EFAULT, &since));
+	return r;
 }
 
 /* Lock held, inside the file: reads the mapped bytes in one of several ways and compares. */
@@ -534,7 +649,7 @@ static void do_sigbus(struct mapping *m)
 	if (off / MODEL_PAGE >= (atomic_load(&f->size) + MODEL_PAGE - 1) / MODEL_PAGE) {
 		uint8_t *p = m->addr + (off - m->off);
 
-		if (store ? access_copy(p, &byte, 1) : access_copy(&byte, p, 1))
+		if (store ? access_once(p, &byte, 1) : access_once(&byte, p, 1))
 			fail_at(m->file, off, "%s at byte %" PRIu64 ", past the last page of a file of %" PRIu64 " bytes, raised no SIGBUS",
 				mapping_what(m, store ? "store to" : "load from"), off, (uint64_t)atomic_load(&f->size));
 	}
@@ -601,6 +716,7 @@ static void pread_checked(struct handle *fh, uint64_t off, uint64_t len)
 	if (r != (ssize_t)want)
 		fail_at(fh->file, off, "pread of %" PRIu64 " bytes at %" PRIu64 " gave %zd, not %" PRIu64 " (file %d, size %" PRIu64 ")", len, off, r,
 			want, fh->file, size);
+	atomic_fetch_add(&model->compared, want);
 	if (memcmp(io_buf, f->bytes + off, want)) {
 		iov[0] = (struct iovec){ io_buf2, want };
 		again = api_preadv(fh, iov, 1, off) == (ssize_t)want ? io_buf2 : NULL;
@@ -624,6 +740,43 @@ static void do_pread(int file)
 	pread_checked(fh, off, len);
 	model_unlock(f, off, len);
 	history_end(h, 0);
+}
+
+/*
+ * A change has failed, or was done in part. With --inject that may be, and then each byte of [off, off + len) is as before or as it was to be (`want`; NULL:
+ * zero), and so is the size: the model takes what there is. False: it may not be. The range, or the whole file, is locked.
+ */
+static bool settle_failure(struct handle *fh, ssize_t r, uint64_t off, uint64_t len, const uint8_t *want, uint64_t new_size, const char *what)
+{
+	struct model_file *f = &model->file[fh->file];
+	uint64_t size = atomic_load(&f->size), end, now;
+	struct iovec iov;
+	struct stat st;
+
+	if (!injecting() || (r < 0 && !inject_expects(r)))
+		return false;
+	if (api_fstat(fh, &st))
+		return false;
+	now = (uint64_t)st.st_size;
+	if (now != size && (want ? now < size || now > new_size : now != new_size))
+		fail_at(fh->file, now, "%s failed (%zd); now the size is %" PRIu64 ", it was %" PRIu64 " and was to be %" PRIu64, what, r, now, size, new_size);
+	if (now != size)
+		model_resize(f, now);
+	end = off + len < now ? off + len : now;
+	for (uint64_t at = off; at < end; at += MODEL_PAGE) {
+		static uint8_t page[MODEL_PAGE];
+		uint64_t n = end - at < MODEL_PAGE ? end - at : MODEL_PAGE;
+
+		iov = (struct iovec){ page, n };
+		if (api_preadv(fh, &iov, 1, at) != (ssize_t)n)
+			return false;
+		for (uint64_t i = 0; i < n; i++)
+			if (page[i] != f->bytes[at + i] && page[i] != (want ? want[at - off + i] : 0))
+				fail_at(fh->file, at + i, "%s of %" PRIu64 " + %" PRIu64 " failed (%zd); byte %" PRIu64 " is %02x, neither the old %02x nor the new %02x",
+					what, off, len, r, at + i, page[i], f->bytes[at + i], want ? want[at - off + i] : 0);
+		memcpy(f->bytes + at, page, n);
+	}
+	return true;
 }
 
 /* Locks what a change of [off, off + len) needs: the pages, or the whole file when the size may change. */
@@ -662,9 +815,12 @@ static void do_pwrite(int file)
 		size = atomic_load(&f->size);
 		intent_begin(OP_PWRITE, file, off, len, stamp, size, size > off + len ? size : off + len);
 		r = api_pwritev(fh, iov, split_iov(iov, io_buf, len), off);
-		if (r != (ssize_t)len)
+		if (r != (ssize_t)len && settle_failure(fh, r, off, len, io_buf, size > off + len ? size : off + len, "pwrite"))
+			;
+		else if (r != (ssize_t)len)
 			fail_at(file, off, "pwrite of %" PRIu64 " bytes at %" PRIu64 " gave %zd (file %d, size %" PRIu64 ")", len, off, r, file, size);
-		model_write(f, off, io_buf, len);
+		else
+			model_write(f, off, io_buf, len);
 		intent_end();
 		model_unlock(f, whole ? 0 : off, whole ? f->cap : len);
 	}
@@ -705,10 +861,12 @@ static void do_io_mapped(enum op op, struct mapping *m)
 				else
 					intent_begin(op, m->file, moff, len, 0, size, size);
 				r = op == OP_PWRITE_MAPPED ? api_pwritev(fh, &iov, 1, off) : api_preadv(fh, &iov, 1, off);
-				if (r != (ssize_t)len)
+				if (r != (ssize_t)len && op == OP_PWRITE_MAPPED && settle_failure(fh, r, off, len, mf->bytes + moff, size, op_name(op)))
+					;
+				else if (r != (ssize_t)len)
 					fail_at(fh->file, off, "%s of %" PRIu64 " bytes at %" PRIu64 " of file %d, buffer mapped from %" PRIu64
 						" of file %d, gave %zd", op_name(op), len, off, fh->file, moff, m->file, r);
-				if (op == OP_PWRITE_MAPPED)
+				else if (op == OP_PWRITE_MAPPED)
 					memcpy(f->bytes + off, mf->bytes + moff, len);
 				else
 					memcpy(mf->bytes + moff, f->bytes + off, len);
@@ -735,9 +893,12 @@ static void do_append(int file)
 		stamp_fill(io_buf, size, len, stamp);
 		intent_begin(OP_APPEND, file, size, len, stamp, size, size + len);
 		r = api_append(fh, io_buf, len, &off);
-		if (r != (ssize_t)len || off != size)
+		if (r < 0 && settle_failure(fh, r, size, len, io_buf, size + len, "append"))
+			;
+		else if (r != (ssize_t)len || off != size)
 			fail_at(file, size, "append of %" PRIu64 " bytes to file %d of size %" PRIu64 " gave %zd, at %" PRIu64, len, file, size, r, off);
-		model_write(f, size, io_buf, len);
+		else
+			model_write(f, size, io_buf, len);
 		intent_end();
 	}
 	model_unlock(f, 0, f->cap);
@@ -761,9 +922,12 @@ static void do_truncate(int file)
 	old = atomic_load(&f->size);
 	intent_begin(OP_TRUNCATE, file, 0, 0, 0, old, size);
 	r = api_ftruncate(fh, size);
-	if (r)
+	if (r && settle_failure(fh, r, 0, 0, NULL, size, "ftruncate"))
+		;
+	else if (r)
 		fail_at(file, size, "ftruncate of file %d from %" PRIu64 " to %" PRIu64 " gave %d", file, old, size, r);
-	model_resize(f, size);
+	else
+		model_resize(f, size);
 	intent_end();
 	model_unlock(f, 0, f->cap);
 	history_end(h, r);
@@ -775,7 +939,7 @@ static void do_fallocate(enum op op, int file)
 	struct model_file *f = &model->file[file];
 	int mode = op == OP_PUNCH ? FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE : rng_one_in(2) ? FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE :
 		rng_one_in(2) ? FALLOC_FL_KEEP_SIZE : 0;
-	uint64_t off = rng_below(f->cap - 1), len = rng_length(f->cap - off), size, end;
+	uint64_t off = rng_below(f->cap - 1), len = rng_length(f->cap - off), size, end, zeroed, grown;
 	struct history *h;
 	bool whole = mode == 0;
 	int r;
@@ -788,14 +952,18 @@ static void do_fallocate(enum op op, int file)
 	model_lock(f, whole ? 0 : off, whole ? f->cap : len, true);
 	size = atomic_load(&f->size);
 	end = off + len < size ? off + len : size;
-	intent_begin(op, file, off, mode & ~FALLOC_FL_KEEP_SIZE && off < end ? end - off : 0, 0, size, whole && off + len > size ? off + len : size);
+	zeroed = mode & ~FALLOC_FL_KEEP_SIZE && off < end ? end - off : 0;
+	grown = whole && off + len > size ? off + len : size;
+	intent_begin(op, file, off, zeroed, 0, size, grown);
 	r = api_fallocate(fh, mode, off, len);
-	if (r && !(r == -EOPNOTSUPP && mode & FALLOC_FL_ZERO_RANGE))
+	if (r && settle_failure(fh, r, off, zeroed, NULL, grown, "fallocate"))
+		;
+	else if (r && !(r == -EOPNOTSUPP && mode & FALLOC_FL_ZERO_RANGE))
 		fail_at(file, off, "fallocate mode %d of %" PRIu64 " + %" PRIu64 " of file %d, size %" PRIu64 ", gave %d", mode, off, len, file, size, r);
-	if (!r && mode & ~FALLOC_FL_KEEP_SIZE && off < end)
-		model_zero(f, off, end - off);
-	if (whole && off + len > size)
-		model_resize(f, off + len);
+	if (!r && zeroed)
+		model_zero(f, off, zeroed);
+	if (!r && grown > size)
+		model_resize(f, grown);
 	intent_end();
 	model_unlock(f, whole ? 0 : off, whole ? f->cap : len);
 	history_end(h, r);
@@ -970,6 +1138,7 @@ static void do_msync(struct mapping *m)
 	uint64_t from, n, off, len, size;
 	struct model_file *f;
 	bool check = rng_one_in(4), sync = check || rng_one_in(3);
+	struct model_sync covered;
 	struct history *h;
 	int r;
 
@@ -984,9 +1153,12 @@ static void do_msync(struct mapping *m)
 	h = history_begin(OP_MSYNC, m->file, off, len, m->addr + (off - m->off));
 	if (check)
 		model_lock(f, off, len, false);
+	model_sync_begin(&covered, f, off, len);
 	r = api_msync(m->addr + from * MODEL_PAGE, len, sync ? MS_SYNC : MS_ASYNC);
 	if (r)
 		fail_at(m->file, off, "msync(%s) of %" PRIu64 " + %" PRIu64 " of file %d gave %d", sync ? "MS_SYNC" : "MS_ASYNC", off, len, m->file, r);
+	if (sync && m->shared)
+		model_sync_done(&covered);
 	if (check) {
 		size = atomic_load(&f->size);
 		if (off < size)
@@ -1003,6 +1175,7 @@ static void do_sync(enum op op, int file)
 	struct history *h = history_begin(op, file, 0, 0, NULL);
 	uint64_t off = 0, len = 0;
 	bool check = rng_one_in(3);
+	struct model_sync covered;
 	int r;
 
 	if (check) {
@@ -1010,9 +1183,11 @@ static void do_sync(enum op op, int file)
 		len = f->cap - off < 16 * MODEL_PAGE ? f->cap - off : 16 * MODEL_PAGE;
 		model_lock(f, off, len, false);
 	}
+	model_sync_begin(&covered, f, 0, f->cap);
 	r = api_sync(fh, op == OP_FDATASYNC);
 	if (r)
 		fail_at(file, UINT64_MAX, "%s of file %d gave %d", op_name(op), file, r);
+	model_sync_done(&covered);
 	if (check) {
 		uint64_t size = atomic_load(&f->size);
 
@@ -1263,6 +1438,8 @@ static void worker_storm(void)
 	p = api_mmap(&fh, f->cap, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
 	if (p == MAP_FAILED)
 		fail_at(file, UINT64_MAX, "mmap for a storm: %s", strerror(errno));
+	model_touch(f);
+	model_touch(&model->file[other]);
 	for (int i = 0; i < STORM_STORES && units; i++) {
 		/* Half of them on a few pages, where all meet. */
 		uint64_t u = rng_below(i & 1 && units > 2000 / unit ? 2000 / unit : units);
@@ -1437,14 +1614,17 @@ static void check_file(int file)
 	uint64_t size = atomic_load(&f->size);
 	struct history *h = history_begin(OP_CHECK, file, 0, size, NULL);
 	struct handle fh;
+	struct model_sync covered;
 	struct stat st;
 	int r = api_open(&fh, file, true);
 
 	if (r)
 		fail_at(file, UINT64_MAX, "check: open gave %d", r);
+	model_sync_begin(&covered, f, 0, f->cap);
 	r = api_sync(&fh, false);
 	if (r)
 		fail_at(file, UINT64_MAX, "check: fsync gave %d", r);
+	model_sync_done(&covered);
 	if (api_fstat(&fh, &st) || (uint64_t)st.st_size != size)
 		fail_at(file, size, "check: fstat says %lld bytes, not %" PRIu64, (long long)st.st_size, size);
 	if (stat(f->path, &st) || (uint64_t)st.st_size != size)
@@ -1501,6 +1681,7 @@ static void check_prepare_storm(int storm)
 			want = 777;
 		if (want == size)
 			continue;
+		model_touch(f);    /* before: the daemon may die in between, and then the store is looked at */
 		if (api_open(&fh, i ? other : file, true) || api_ftruncate(&fh, want) || api_close(&fh))
 			fail_at(i ? other : file, UINT64_MAX, "prepare: open, ftruncate or close failed");
 		model_resize(f, want);
@@ -1611,6 +1792,8 @@ static void give_up(void)
 {
 	char log[300];
 
+	snprintf(log, sizeof(log), "%s/daemon.log", work_dir);
+
 	dump_state();              /* while they are where they are */
 	nap(200000000);            /* the others notice and stop; what they did last is in the history */
 	history_dump();
@@ -1624,7 +1807,11 @@ static void give_up(void)
 		nap(300000000);
 		kill(daemon_pid, SIGKILL);
 		waitpid(daemon_pid, NULL, 0);
-		snprintf(log, sizeof(log), "%s/daemon.log", work_dir);
+		print_tail(log, 6000);
+	}
+	if (options.kills) {
+		crash_tell_deaths(stderr);
+		crash_kill();
 		print_tail(log, 6000);
 	}
 	fprintf(stderr, "seed %" PRIu64 ", files kept in %s\n", model->seed, work_dir);
@@ -1656,6 +1843,7 @@ static void spawn_worker(int slot)
 		supervisor_fail("fork failed", slot, errno);
 	setpgid(pid, pid);
 	atomic_store(&s->pid, pid);
+	inject_switch(true);
 }
 
 /* No progress for a minute, a failure or a process that ended by itself: the end. */
@@ -1673,7 +1861,7 @@ static void watch(void)
 	} else if (seconds() - watch_since > STALL_SECONDS)
 		supervisor_fail("no progress for a minute", -1, 0);
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		if (pid == daemon_pid)
+		if (pid == daemon_pid || (options.kills && pid == crash_keeper()))
 			supervisor_fail("the daemon has ended", -1, status);
 		for (int i = 0; i < model->procs; i++)
 			if (atomic_load(&model->slots[i].pid) == pid)
@@ -1703,6 +1891,8 @@ static void check_run(void (*fn)(int), int arg)
 			watch_since = seconds();
 		} else if (seconds() - watch_since > STALL_SECONDS)
 			supervisor_fail("a check makes no progress", -1, 0);
+		if (options.kills)
+			crash_poll(false);
 		nap(500000);
 	}
 	atomic_store(&model->slots[MODEL_SLOTS_MAX - 1].pid, 0);
@@ -1777,6 +1967,7 @@ static void do_kill_worker(int slot)
 	int child_slot = MODEL_PROCS_MAX + slot, fds[128], slots[2] = { slot, child_slot };
 	size_t n = 0;
 
+	inject_switch(false);
 	kill(-pid, SIGSTOP);
 	wait_stopped(pid);
 	child = atomic_load(&model->slots[child_slot].pid);
@@ -1813,12 +2004,15 @@ static void phase_set(enum phase phase)
 	static uint64_t generation;
 	uint64_t word = ++generation << 4 | (uint64_t)phase;
 
+	inject_switch(phase == PHASE_RUN);
 	atomic_store(&model->phase, word);
 	if (phase == PHASE_RUN)
 		return;
 	for (int i = 0; i < model->procs; i++)
 		while (phase != PHASE_EXIT && atomic_load(&model->slots[i].ack) != word) {
 			watch();
+			if (options.kills)
+				crash_poll(false);
 			nap(300000);
 		}
 }
@@ -1887,6 +2081,104 @@ static bool daemon_status(struct pgc_ctl_status_reply *ret)
 	return ok;
 }
 
+/* The daemon's state against what it stands for, by "pagecachectl check" ($PAGECACHECTL_BIN; without it nobody looks). */
+static void state_check(void)
+{
+	const char *ctl = getenv("PAGECACHECTL_BIN");
+	int status = 0;
+	pid_t pid;
+
+	if (options.kernel && !options.preload)
+		return;
+	if (!ctl || options.socket)
+		return;
+	pid = fork();
+	if (pid == 0) {
+		unsetenv("LD_PRELOAD");
+		dup2(2, 1);
+		execl(ctl, ctl, "--socket", socket_path, "check", "--content", "--rate", "0", NULL);
+		_exit(127);
+	}
+	for (int i = 0; waitpid(pid, &status, WNOHANG) == 0; i++) {
+		if (i > 12000)
+			supervisor_fail("pagecachectl check does not end", -1, 0);
+		nap(5000000);
+	}
+	if (status)
+		supervisor_fail("pagecachectl check found something", -1, status);
+}
+
+static void crash_fail(const char *what) { supervisor_fail(what, -1, 0); }
+static void crash_pause(void) { nap(500000); }
+
+static bool crash_answers(void)
+{
+	struct pgc_ctl_status_reply unused;
+
+	return daemon_status(&unused);
+}
+
+/* Every byte of every file as a new handle reads it, and of every mapping. Nothing is synced: what is dirty is to stay dirty over many deaths. */
+static void check_bytes(int unused)
+{
+	(void)unused;
+	for (int i = 0; i < model->files; i++) {
+		struct model_file *f = &model->file[i];
+		uint64_t size = atomic_load(&f->size);
+		struct history *h = history_begin(OP_CHECK, i, 0, size, NULL);
+		struct handle fh;
+		struct stat st;
+
+		int r = api_open(&fh, i, false);
+
+		if (r)
+			fail_at(i, UINT64_MAX, "after a death: open gave %d", r);
+		if (api_fstat(&fh, &st) || (uint64_t)st.st_size != size)
+			fail_at(i, size, "after a death: fstat says %lld bytes, not %" PRIu64, (long long)st.st_size, size);
+		for (uint64_t off = 0; off < size; off += IO_MAX) {
+			uint64_t n = size - off < IO_MAX ? size - off : IO_MAX;
+
+			checker_read(&fh, off, n);
+			expect_bytes(i, off, io_buf, f->bytes + off, n, "after a death: pread", NULL);
+		}
+		if (api_close(&fh))
+			fail_at(i, UINT64_MAX, "after a death: close failed");
+		history_end(h, 0);
+	}
+}
+
+static void crash_check(void)
+{
+	phase_set(PHASE_PAUSE);
+	check_run(check_bytes, 0);
+	phase_set(PHASE_VERIFY);
+	phase_set(PHASE_RUN);
+}
+
+static void keeper_run(const char *config, const char *state, const char *log)
+{
+	static const char *argv[12];
+	static struct crash c;
+	size_t n = 0;
+
+	argv[n++] = options.daemon;
+	argv[n++] = "--keep";
+	argv[n++] = "--config";
+	argv[n++] = strdup(config);
+	argv[n++] = "--socket";
+	argv[n++] = socket_path;
+	argv[n++] = "--state-dir";
+	argv[n++] = strdup(state);
+	argv[n++] = "--bpffs";
+	argv[n++] = "none";
+	c = (struct crash){
+		.kills = options.kills, .every_ms = options.kill_every, .total = options.kill_total, .points = options.kill_points,
+		.seed = options.seed, .program = options.daemon, .argv = argv, .dir = work_dir, .log = strdup(log),
+		.fail = crash_fail, .answers = crash_answers, .check = crash_check, .pause = crash_pause,
+	};
+	crash_begin(&c);
+}
+
 static void daemon_run(void)
 {
 	char config[300], log[300], state[300];
@@ -1898,12 +2190,20 @@ static void daemon_run(void)
 	snprintf(log, sizeof(log), "%s/daemon.log", work_dir);
 	snprintf(state, sizeof(state), "%s/state", work_dir);
 	snprintf(socket_path, sizeof(socket_path), "%s/socket", work_dir);
+	if (options.inject && inject_prepare(work_dir, options.inject, options.seed)) {
+		fprintf(stderr, "exerciser: the file for failures cannot be written: %s\n", strerror(errno));
+		exit(2);
+	}
 	f = fopen(config, "we");
 	/* Written out soon and all the time; several workers; no pins, as several of these may run at once. */
 	if (!f || mkdir(state, 0700) || fprintf(f, "[daemon]\ndirty_expire = 200ms\nworkers = 3\nmemory_max = %" PRIu64 "M\n",
 							  options.memory) < 0 || fclose(f)) {
 		fprintf(stderr, "exerciser: %s: %s\n", config, strerror(errno));
 		exit(2);
+	}
+	if (options.kills) {
+		keeper_run(config, state, log);
+		return;
 	}
 	daemon_pid = fork();
 	if (daemon_pid == 0) {
@@ -1927,12 +2227,57 @@ static void daemon_run(void)
 	}
 }
 
+/* What a daemon says when it ends in a way that nobody asked for. */
+static void log_check(void)
+{
+	static const char *const reports[] = { "Sanitizer", "runtime error:", "Assertion" };
+	char log[300], line[1024];
+	bool injected = false;
+	FILE *f;
+
+	snprintf(log, sizeof(log), "%s/daemon.log", work_dir);
+	f = fopen(log, "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		const char *what = strstr(line, "injected (");
+
+		if (what)
+			fprintf(stderr, "exerciser: %s", what);
+		injected |= what != NULL;
+		for (size_t i = 0; i < ELEMS(reports); i++)
+			if (strstr(line, reports[i]))
+				supervisor_fail("the daemon's log has a report of a mistake", -1, 0);
+	}
+	if (f)
+		fclose(f);
+	if (options.inject && !injected)
+		supervisor_fail("failures are wanted, but this daemon has none (-Dfailure_injection=true)", -1, 0);
+}
+
+static void keeper_end(void)
+{
+	struct crash_counts n;
+	int status;
+
+	crash_end(&n);
+	status = crash_stop();
+	if (status)
+		supervisor_fail("the keeper does not end, or ended badly", -1, status);
+	log_check();
+	fprintf(stderr, "exerciser: the daemon died %u times: %u at kill points (%u of %u names), %u with its keeper, %u right after the one before; "
+		"then a daemon answered after %u ms (median), %u ms at most\n"
+		"exerciser: %" PRIu64 " MiB compared with the model, %" PRIu64 " MiB that were synced found in the store while there was no daemon\n",
+		n.deaths, n.at_points, n.points_hit, n.points_known, n.total, n.double_deaths, n.pause_median_ms, n.pause_max_ms,
+		(uint64_t)atomic_load(&model->compared) >> 20, n.synced_bytes >> 20);
+	if (n.at_points > 0) {
+		fprintf(stderr, "exerciser: at kill points:");
+		crash_tell_points(stderr);
+	}
+}
+
 static void daemon_end(void)
 {
 	struct pgc_ctl_status_reply s;
-	char log[300], line[512];
 	int status = 0;
-	FILE *f;
 
 	if (!daemon_status(&s))
 		supervisor_fail("the daemon does not answer", -1, 0);
@@ -1949,20 +2294,12 @@ static void daemon_end(void)
 	daemon_pid = 0;
 	if (status)
 		supervisor_fail("the daemon ended badly", -1, status);
-	snprintf(log, sizeof(log), "%s/daemon.log", work_dir);
-	f = fopen(log, "re");
-	while (f && fgets(line, sizeof(line), f))
-		if (strstr(line, "Sanitizer") || strstr(line, "runtime error:")) {
-			print_tail(log, 6000);
-			supervisor_fail("the daemon's log has a sanitizer's report", -1, 0);
-		}
-	if (f)
-		fclose(f);
+	log_check();
 }
 
 static void remove_files(void)
 {
-	static const char *const names[] = { "daemon.log", "plain", "library.so", "pagecached.conf", "socket", "socket.lock" };
+	static const char *const names[] = { "daemon.log", "kill-point", "plain", "library.so", "pagecached.conf", "socket", "socket.lock" };
 	char path[600];
 
 	for (int i = 0; i < model->files; i++)
@@ -1971,6 +2308,7 @@ static void remove_files(void)
 		snprintf(path, sizeof(path), "%s/%s", work_dir, names[i]);
 		unlink(path);
 	}
+	inject_remove();
 	snprintf(path, sizeof(path), "rm -rf '%s/state'", work_dir);
 	if (system(path) || rmdir(work_dir))
 		fprintf(stderr, "exerciser: %s is left\n", work_dir);
@@ -2094,6 +2432,10 @@ static void usage(FILE *out)
 		"  --files F          files, 1 to %d (default 4)\n"
 		"  --duration SEC     end after this time even so\n"
 		"  --memory MIB       memory_max of the daemon that is started (default 1024)\n"
+		"  --kills N          the daemon is killed so often; then no --ops limits the run\n"
+		"  --kill-every MS    on average (default 150)\n"
+		"  --kill-total P     of 100 kills: its keeper, too; --kill-points P: at a kill point of a test build\n"
+		"  --inject WHAT      this fails in the daemon, a test build: as $PGC_INJECT\n"
 		"  --epoch N          operations between full comparisons (default 50000)\n"
 		"  --without LIST     leave these operations out; --only LIST: do only these\n"
 		"  --backend B        pagecached (default), kernel: the same on plain files, or preload: on plain files under the preload library\n"
@@ -2128,7 +2470,8 @@ static void parse(int argc, char **argv)
 		{ "seed", 1, NULL, 's' }, { "ops", 1, NULL, 'o' }, { "procs", 1, NULL, 'p' }, { "files", 1, NULL, 'f' },
 		{ "duration", 1, NULL, 't' }, { "epoch", 1, NULL, 'e' }, { "memory", 1, NULL, 'm' }, { "without", 1, NULL, 'w' }, { "only", 1, NULL, 'y' },
 		{ "backend", 1, NULL, 'b' }, { "daemon", 1, NULL, 'd' }, { "socket", 1, NULL, 'S' }, { "dir", 1, NULL, 'D' },
-		{ "library", 1, NULL, 'l' }, { "keep", 0, NULL, 'k' }, { "quiet", 0, NULL, 'q' }, { "help", 0, NULL, 'h' }, { 0 },
+		{ "kills", 1, NULL, 'K' }, { "kill-every", 1, NULL, 'E' }, { "kill-total", 1, NULL, 'T' }, { "kill-points", 1, NULL, 'P' },
+		{ "library", 1, NULL, 'l' }, { "inject", 1, NULL, 'i' }, { "keep", 0, NULL, 'k' }, { "quiet", 0, NULL, 'q' }, { "help", 0, NULL, 'h' }, { 0 },
 	};
 	int c;
 
@@ -2146,12 +2489,17 @@ static void parse(int argc, char **argv)
 		case 'f': options.files = (int)number("files", optarg, 1, MODEL_FILES_MAX); break;
 		case 't': options.duration = (unsigned)number("duration", optarg, 1, 1000000); break;
 		case 'm': options.memory = number("memory", optarg, 1, 1 << 20); break;
+		case 'K': options.kills = (unsigned)number("kills", optarg, 1, 100000); break;
+		case 'E': options.kill_every = (unsigned)number("kill-every", optarg, 1, 100000); break;
+		case 'T': options.kill_total = (unsigned)number("kill-total", optarg, 0, 100); break;
+		case 'P': options.kill_points = (unsigned)number("kill-points", optarg, 0, 100); break;
 		case 'e': options.epoch = number("epoch", optarg, 1, UINT64_MAX); break;
 		case 'w': weights_select(optarg, false); break;
 		case 'y': weights_select(optarg, true); break;
 		case 'd': options.daemon = optarg; break;
 		case 'S': options.socket = optarg; break;
 		case 'D': options.dir = optarg; break;
+		case 'i': options.inject = optarg; break;
 		case 'l': options.library = optarg; break;
 		case 'k': options.keep_files = true; break;
 		case 'q': options.quiet = true; break;
@@ -2174,6 +2522,16 @@ static void parse(int argc, char **argv)
 		fprintf(stderr, "exerciser: --backend preload wants --daemon and --library\n");
 		exit(2);
 	}
+	if (options.kills && (options.kernel || options.socket)) {
+		fprintf(stderr, "exerciser: --kills wants a daemon that is started here, and the backend pagecached\n");
+		exit(2);
+	}
+	if (options.inject && (options.kernel || options.socket)) {
+		fprintf(stderr, "exerciser: --inject wants a daemon that is started here, and the backend pagecached\n");
+		exit(2);
+	}
+	if (options.kills)
+		options.ops = UINT64_MAX / 2;
 	if (!options.kernel_faults)
 		for (size_t i = 0; i < ELEMS(weights); i++)
 			if (weights[i].op == OP_SYSCALL_LOAD || weights[i].op == OP_SYSCALL_STORE)
@@ -2219,12 +2577,15 @@ int main(int argc, char **argv)
 		int victim;
 
 		watch();
+		late |= options.kills && crash_poll(true);
 		if (ops >= options.ops || late || ops >= (uint64_t)(epoch + 1) * options.epoch) {
 			epoch_end(epoch);
 			atomic_store(&model->kill_request, 0);
 			progress(++epoch, ops >= options.ops || late);
-			if (ops >= options.ops || late)
+			if (ops >= options.ops || late) {
+				state_check();
 				break;
+			}
 			phase_set(PHASE_RUN);
 		}
 		victim = atomic_exchange(&model->kill_request, 0);
@@ -2234,7 +2595,7 @@ int main(int argc, char **argv)
 	}
 	/* Once more without a check, so that something is left for the end to write. */
 	{
-		uint64_t until = atomic_load(&model->ops) + options.ops / 100 + 100;
+		uint64_t until = atomic_load(&model->ops) + (options.kills ? 1000 : options.ops / 100) + 100;
 
 		phase_set(PHASE_RUN);
 		while (atomic_load(&model->ops) < until) {
@@ -2244,6 +2605,8 @@ int main(int argc, char **argv)
 	}
 	phase_set(PHASE_PAUSE);
 	finish();
+	if (options.kills)
+		keeper_end();
 	if (daemon_pid > 0)
 		daemon_end();
 	if (!options.socket)

@@ -208,17 +208,22 @@ void model_lock(struct model_file *f, uint64_t off, uint64_t len, bool exclusive
 				_exit(3);
 			wait_a_moment(&spins);
 		}
+		if (exclusive)
+			atomic_fetch_add(&f->touched[p], 1);
 	}
 }
 
 bool model_trylock(struct model_file *f, uint64_t off, uint64_t len, bool exclusive)
 {
-	for (uint64_t p = off / MODEL_PAGE; p <= (off + len - 1) / MODEL_PAGE; p++)
+	for (uint64_t p = off / MODEL_PAGE; p <= (off + len - 1) / MODEL_PAGE; p++) {
 		if (!page_trylock(&f->lock[p], exclusive)) {
 			if (p > off / MODEL_PAGE)
 				model_unlock(f, off, p * MODEL_PAGE - off);
 			return false;
 		}
+		if (exclusive)
+			atomic_fetch_add(&f->touched[p], 1);
+	}
 	return true;
 }
 
@@ -233,6 +238,43 @@ void model_unlock_dead(int slot)
 	for (int i = 0; i < model->files; i++)
 		for (uint64_t p = 0; p < model->file[i].cap / MODEL_PAGE; p++)
 			page_unlock(&model->file[i].lock[p], slot);
+}
+
+void model_touch(struct model_file *f)
+{
+	for (uint64_t p = 0; p < f->cap / MODEL_PAGE; p++)
+		atomic_fetch_add(&f->touched[p], 1);
+}
+
+void model_sync_begin(struct model_sync *s, struct model_file *f, uint64_t off, uint64_t len)
+{
+	uint64_t end = off + len < f->cap ? off + len : f->cap;
+
+	s->file = f;
+	s->first = off / MODEL_PAGE;
+	s->n = end > off ? (end + MODEL_PAGE - 1) / MODEL_PAGE - s->first : 0;
+	for (uint64_t i = 0; i < s->n; i++) {
+		/* In this order: who takes the lock after the first look makes the number another one. */
+		s->touched[i] = atomic_load(&f->touched[s->first + i]);
+		s->whole[i] = atomic_load(&f->lock[s->first + i]) >> 32 == 0;
+	}
+}
+
+void model_sync_done(const struct model_sync *s)
+{
+	for (uint64_t i = 0; i < s->n; i++) {
+		_Atomic uint32_t *synced = &s->file->synced[s->first + i];
+		uint32_t old = atomic_load(synced);
+
+		while (s->whole[i] && (int32_t)(s->touched[i] - old) > 0 && !atomic_compare_exchange_weak(synced, &old, s->touched[i]))
+			;
+	}
+}
+
+bool model_page_synced(const struct model_file *f, uint64_t page, uint32_t *ret_touched)
+{
+	*ret_touched = atomic_load(&f->touched[page]);
+	return atomic_load(&f->lock[page]) >> 32 == 0 && atomic_load(&f->synced[page]) == *ret_touched;
 }
 
 void intent_begin(enum op kind, int file, uint64_t off, uint64_t len, uint64_t stamp, uint64_t old_size,
@@ -392,6 +434,7 @@ void expect_bytes(int file, uint64_t off, const uint8_t *got, const uint8_t *wan
 	char got_says[80], want_says[80];
 	uint64_t i = 0, bad = 0;
 
+	atomic_fetch_add(&model->compared, len);
 	if (!memcmp(got, want, len))
 		return;
 	while (got[i] == want[i])

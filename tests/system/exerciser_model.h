@@ -69,6 +69,8 @@ struct model_file {
 	char             path[512];
 	_Atomic uint64_t lock[MODEL_FILE_MAX / MODEL_PAGE]; /* low half: mask of readers; above it: 1 + the writer */
 	_Atomic uint32_t cut[MODEL_FILE_MAX / MODEL_PAGE];  /* grows when a truncation takes the page away */
+	_Atomic uint32_t touched[MODEL_FILE_MAX / MODEL_PAGE]; /* grows with each exclusive lock, right after it was taken */
+	_Atomic uint32_t synced[MODEL_FILE_MAX / MODEL_PAGE]; /* what `touched` was when the page was synced last */
 	uint8_t          bytes[MODEL_FILE_MAX];             /* zero past the size */
 };
 
@@ -81,6 +83,7 @@ struct model {
 	_Atomic uint64_t ops;      /* finished, by all processes together */
 	_Atomic uint64_t beat;     /* anything that moves, for the watchdog */
 	_Atomic int      kill_request; /* 1 + slot */
+	_Atomic uint64_t compared; /* bytes, with the model */
 	_Atomic int      failed;   /* 1 + slot of the first that failed */
 	_Atomic int      fail_file;
 	_Atomic uint64_t fail_off;
@@ -107,6 +110,22 @@ void model_lock(struct model_file *f, uint64_t off, uint64_t len, bool exclusive
 bool model_trylock(struct model_file *f, uint64_t off, uint64_t len, bool exclusive);
 void model_unlock(struct model_file *f, uint64_t off, uint64_t len);
 void model_unlock_dead(int slot);
+/* Both change without a lock, in a storm. */
+void model_touch(struct model_file *f);
+
+/*
+ * What a sync covers: begin notes which changes were complete before it, done says that it succeeded. Then model_page_synced() is true for as long as
+ * nobody changes the page; *ret_touched is the same at a second call if nobody has begun to in between.
+ */
+struct model_sync {
+	struct model_file *file;
+	uint64_t first, n;         /* pages */
+	uint32_t touched[MODEL_FILE_MAX / MODEL_PAGE];
+	bool     whole[MODEL_FILE_MAX / MODEL_PAGE]; /* not in the middle of a change */
+};
+void model_sync_begin(struct model_sync *s, struct model_file *f, uint64_t off, uint64_t len);
+void model_sync_done(const struct model_sync *s);
+bool model_page_synced(const struct model_file *f, uint64_t page, uint32_t *ret_touched);
 
 void intent_begin(enum op kind, int file, uint64_t off, uint64_t len, uint64_t stamp, uint64_t old_size,
 	uint64_t new_size);

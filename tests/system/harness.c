@@ -8,7 +8,9 @@
 
 #include <dirent.h>
 #include <ftw.h>
+#include <glob.h>
 #include <grp.h>
+#include <limits.h>
 #include <poll.h>
 #include <sched.h>
 #include <spawn.h>
@@ -125,6 +127,26 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 static void remove_tree(const char *path)
 {
 	nftw(path, remove_one, 32, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+}
+
+/* What a killed daemon of this socket without BPF maps has left: its state, on a tmpfs. */
+static void remove_state(void)
+{
+	char pattern[PATH_MAX] = "/dev/shm/pagecached-*";
+	size_t n = strlen(pattern);
+	glob_t found;
+
+	for (const char *p = env.socket; *p; p++) {
+		pattern[n++] = *p == '/' ? '-' : *p;
+		if (*p == '-')
+			pattern[n++] = '-';
+	}
+	strcpy(pattern + n, ".*");
+	if (glob(pattern, 0, NULL, &found) != 0)
+		return;
+	for (size_t i = 0; i < found.gl_pathc; i++)
+		unlink(found.gl_pathv[i]);
+	globfree(&found);
 }
 
 /* --- memory faults --- */
@@ -255,6 +277,8 @@ pid_t daemon_spawn(const char *log, char *const extra[])
 	snprintf(workers, sizeof(workers), "%u", o->workers ? o->workers : 2);
 	while (argv[n])
 		n++;
+	if (o->keep)
+		argv[n++] = "--keep";
 	for (; extra && *extra; extra++) {
 		CHECK(n < sizeof(argv) / sizeof(argv[0]) - 1);
 		argv[n++] = *extra;
@@ -275,7 +299,7 @@ pid_t daemon_spawn(const char *log, char *const extra[])
 	return pid;
 }
 
-static int control_try(void)
+int control_try(void)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	struct timeval end = {.tv_sec = 30};
@@ -326,7 +350,21 @@ static void check_log(void)
 	free(log);
 }
 
-void daemon_stop(void)
+pid_t daemon_pid(void)
+{
+	return (pid_t)status().pid;
+}
+
+void daemon_kill(void)
+{
+	pid_t pid = daemon_pid();
+
+	CHECK(env.options->keep);
+	CHECK(kill(pid, SIGKILL) == 0);
+}
+
+/* SIGTERM, and how it ended. */
+static int end_daemon(void)
 {
 	int st;
 
@@ -336,8 +374,25 @@ void daemon_stop(void)
 		FAIL("the daemon does not end on SIGTERM");
 	env.daemon = 0;
 	check_log();
+	return st;
+}
+
+void daemon_stop(void)
+{
+	int st = end_daemon();
+
 	if (!WIFEXITED(st) || WEXITSTATUS(st) != 0)
 		FAIL("the daemon ended with status 0x%x, not with exit code 0", (unsigned)st);
+}
+
+void daemon_stop_losing(void)
+{
+	int st = end_daemon();
+
+	/* 0: it has said so before. */
+	if (!WIFEXITED(st) || (WEXITSTATUS(st) != 3 && WEXITSTATUS(st) != 0))
+		FAIL("the daemon ended with status 0x%x, not with exit code 3", (unsigned)st);
+	CHECK(strstr(daemon_log(), "no client came back with its memory"));
 }
 
 void drop_privilege(void)
@@ -363,6 +418,10 @@ static void test_process(test_body body, const struct test_options *o)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	catch_faults();
 	signal(SIGPIPE, SIG_IGN);
+	/* What runs in the background has these ignored, and so had a shell that is to trap them. */
+	signal(SIGHUP, SIG_DFL);
+	signal(SIGINT, SIG_DFL);
+	signal(SIGQUIT, SIG_DFL);
 	setenv("PAGECACHED_SOCKET", env.socket, 1);
 	unsetenv("JOURNAL_STREAM");
 	unsetenv("NOTIFY_SOCKET");
@@ -450,6 +509,7 @@ void system_test_run(const char *name, test_body body, const struct test_options
 	if (late || !WIFEXITED(st) || (WEXITSTATUS(st) != 0 && WEXITSTATUS(st) != EXIT_SKIP))
 		print_log();
 	remove_tree(env.dir);
+	remove_state();
 	if (env.bpffs[0])
 		remove_tree(env.bpffs);
 	if (late)
@@ -870,11 +930,18 @@ static int control(void)
 	static pid_t owner;
 	static pid_t daemon_of;
 	static int fd = -1;
+	char byte;
 
-	if (owner != getpid() || (env.daemon && daemon_of != env.daemon)) {
+	errno = 0;
+	bool dead = fd >= 0 && env.options->keep && owner == getpid() && recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0 && errno != EAGAIN;
+
+	if (owner != getpid() || dead || (env.daemon && daemon_of != env.daemon)) {
 		if (fd >= 0)
 			close(fd);
-		fd = control_connect();
+		if (env.options->keep)
+			WAIT_UNTIL((fd = control_try()) >= 0);
+		else
+			fd = control_connect();
 		owner = getpid();
 		daemon_of = env.daemon;
 	}
@@ -894,8 +961,19 @@ void control_request(struct pgc_msg *m)
 	uint32_t type = m->type;
 
 	m->tag = ++tag + 1000;
-	CHECK(send(control(), m, sizeof(*m), MSG_NOSIGNAL) == sizeof(*m));
-	control_receive(m, type, tag + 1000);
+	/* A daemon under a keeper may end at any time: the next one is asked. */
+	for (;;) {
+		struct pgc_msg reply;
+		int fd = control();
+
+		if (send(fd, m, sizeof(*m), MSG_NOSIGNAL) == sizeof(*m) && recv(fd, &reply, sizeof(reply), 0) == sizeof(reply)) {
+			*m = reply;
+			break;
+		}
+		CHECK(env.options->keep);
+	}
+	CHECK_EQ(m->type, type | PGC_MSG_REPLY);
+	CHECK_EQ(m->tag, tag + 1000);
 }
 
 struct pgc_ctl_status_reply status(void)
@@ -995,6 +1073,22 @@ void inject(const char *uri, enum pgc_inject what, uint64_t value, uint32_t coun
 	strcpy(m.ctl_inject.uri, uri);
 	control_request(&m);
 	CHECK_EQ(m.status, 0);
+}
+
+int ctl_stat(const char *path, struct pgc_stat_reply *ret)
+{
+	struct pgc_msg m = { .type = PGC_CTL_STAT };
+	struct stat st;
+
+	CHECK_EQ(stat(path, &st), 0);
+	m.ctl_stat = (struct pgc_ctl_stat){
+		.dev = st.st_dev, .ino = st.st_ino, .size = (uint64_t)st.st_size, .blocks = (uint64_t)st.st_blocks,
+		.mtime_s = st.st_mtim.tv_sec, .ctime_s = st.st_ctim.tv_sec,
+		.mtime_ns = (uint32_t)st.st_mtim.tv_nsec, .ctime_ns = (uint32_t)st.st_ctim.tv_nsec,
+	};
+	control_request(&m);
+	*ret = m.stat_reply;
+	return -(int)m.status;
 }
 
 void drop_clean(void)

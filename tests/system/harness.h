@@ -92,6 +92,7 @@ struct test_options {
 	bool as_user;                  /* drop privilege before the daemon starts */
 	bool no_daemon;                /* the test starts it, or not */
 	bool no_bpf;
+	bool keep;                     /* under a keeper: env.daemon is that */
 	const char *config;            /* more lines of the configuration file */
 };
 
@@ -129,7 +130,10 @@ int system_tests_main(const char *group, const struct CMUnitTest *tests, size_t 
 void daemon_start(void);
 /* Starts one with these further arguments and does not wait; `log` gets its stderr, and stdout as well. */
 pid_t daemon_spawn(const char *log, char *const extra[]);
+void daemon_stop_losing(void);     /* SIGTERM; it says that dirty pages are lost, as nobody has brought them */
 void daemon_stop(void);            /* SIGTERM; must exit with 0 and without a sanitizer's report */
+pid_t daemon_pid(void);            /* the daemon's own, also under a keeper */
+void daemon_kill(void);            /* SIGKILL; the keeper starts the next one */
 char *daemon_log(void);            /* what it has said so far */
 void drop_privilege(void);
 
@@ -202,6 +206,7 @@ struct pgc_file *open_mem(const char *name, size_t size, unsigned gen);
 /* --- the daemon's own view --- */
 
 int control_connect(void);
+int control_try(void);                                             /* -1: no daemon answers */
 void control_request(struct pgc_msg *m);                           /* must get a reply; its status is left to the caller */
 struct pgc_ctl_status_reply status(void);
 uint64_t cached_bytes(void);                                       /* charged for what is cached, without the daemon's tables */
@@ -210,6 +215,8 @@ bool cached_file(const char *name, struct pgc_ctl_file_reply *ret);
 struct pgc_ctl_file_reply file_state(const char *name);            /* all zeros when it does not have it */
 unsigned count_files(void);
 void inject(const char *uri, enum pgc_inject what, uint64_t value, uint32_t count);
+/* As the preload library asks for a size by path; the reply's status, negated. */
+int ctl_stat(const char *path, struct pgc_stat_reply *ret);
 void drop_clean(void);
 int sync_all(void);                                                /* 0 or -errno */
 

@@ -5,7 +5,15 @@
  */
 #pragma once
 
+#include <linux/bpf.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include "harness.h"
+#include "pagecached/maps.h"
 
 #define MIB (1ul << 20)
 
@@ -90,26 +98,48 @@ static inline void scan_by_calls(struct pgc_file *f, size_t size, unsigned gen)
 	free(buf);
 }
 
+/* The pinned map `blocks`, to be unmapped. To have bpftool print it takes seconds. */
+static inline const struct pgc_block_entry *map_blocks(size_t *ret_n)
+{
+	struct bpf_map_info info = {0};
+	union bpf_attr get, ask;
+	char path[256];
+	const void *p;
+	int fd;
+
+	memset(&get, 0, sizeof(get));
+	memset(&ask, 0, sizeof(ask));
+	snprintf(path, sizeof(path), "%s/blocks", env.bpffs);
+	get.pathname = (uintptr_t)path;
+	fd = (int)syscall(SYS_bpf, BPF_OBJ_GET, &get, sizeof(get));
+	CHECK(fd >= 0);
+	ask.info.bpf_fd = (uint32_t)fd;
+	ask.info.info_len = sizeof(info);
+	ask.info.info = (uintptr_t)&info;
+	CHECK(syscall(SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &ask, sizeof(ask)) == 0);
+	CHECK_EQ(info.value_size, sizeof(struct pgc_block_entry));
+	p = mmap(NULL, info.max_entries * sizeof(struct pgc_block_entry), PROT_READ, MAP_SHARED, fd, 0);
+	CHECK(p != MAP_FAILED);
+	close(fd);
+	*ret_n = info.max_entries;
+	return p;
+}
+
 /* Pages of [first, first + n) that are resident: nothing is read for looking. */
 static inline uint64_t resident_in(const char *path, uint64_t first, uint64_t n)
 {
-	json_object *blocks = bpf_dump("blocks");
 	uint32_t file = file_state(path).file;
 	uint64_t pages = 0;
+	size_t n_blocks;
+	const struct pgc_block_entry *blocks = map_blocks(&n_blocks);
 
-	for (size_t i = 0; i < json_object_array_length(blocks); i++) {
-		json_object *b = json_object_array_get_idx(blocks, i), *bits;
+	for (size_t i = 0; i < n_blocks; i++)
+		for (unsigned bit = 0; blocks[i].file == file && bit < 64; bit++) {
+			uint64_t page = blocks[i].index * 64 + bit;
 
-		if ((uint32_t)json_int(b, "file") != file)
-			continue;
-		CHECK(json_object_object_get_ex(b, "resident", &bits));
-		for (unsigned bit = 0; bit < 64; bit++) {
-			uint64_t page = (uint64_t)json_int(b, "index") * 64 + bit;
-
-			pages += page >= first && page < first + n && (json_object_get_uint64(bits) >> bit & 1);
+			pages += page >= first && page < first + n && (blocks[i].resident >> bit & 1);
 		}
-	}
-	json_object_put(blocks);
+	munmap((void *)blocks, n_blocks * sizeof(*blocks));
 	return pages;
 }
 

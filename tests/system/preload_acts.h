@@ -25,7 +25,8 @@ struct act { const char *name; void (*test)(void **state), (*body)(void); };
 
 static char act_self[PATH_MAX];
 
-static void act_run(const char *name)
+/* The program, which is left to run. */
+static pid_t act_start(const char *name)
 {
 	const char *library = getenv("PAGECACHED_PRELOAD");
 	char text[2 * PATH_MAX];
@@ -45,13 +46,23 @@ static void act_run(const char *name)
 		execl(act_self, act_self, "--act", name, (char *)NULL);
 		FAIL("%s: %s", act_self, strerror(errno));
 	}
-	expect_exit_0(pid);
+	return pid;
+}
+
+static inline void act_run(const char *name)
+{
+	expect_exit_0(act_start(name));
 }
 
 #define ACT_TEST(name, ...) \
 	static void name##_act(void); \
 	SYSTEM_TEST(name, __VA_ARGS__) { act_run(#name); } \
 	static void name##_act(void)
+/* One whose other side is the block that follows: it starts the program by act_start() and sees to its end. */
+#define ACT_TEST_BESIDE(name, ...) \
+	static void name##_act(void); \
+	SYSTEM_TEST(name, __VA_ARGS__)
+#define ACT_OF(name) static void name##_act(void)
 #define ACT(name) { #name, name, name##_act }
 
 #define ACTS_MAIN(group, ...) \

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What bpftool and cat show of the daemon's pinned maps and tables is what two processes have just done, and nothing else. */
 #include "harness.h"
+#include "tests/bpf_tables.h"
 
 #include <dirent.h>
 
@@ -404,14 +405,14 @@ SYSTEM_TEST(stats_count_what_was_done, VIEW)
 
 /* --- tables --- */
 
-/* The words of the line of a table whose last word ends so; false when there is none. */
+/* The words of the line of a table (where the kernel refuses tables, of the same made from the map) whose last word ends so; false when there is none. */
 static bool table_line(const char *table, const char *last, char words[16][192], unsigned *ret_n)
 {
-	char path[256], *text, *save = NULL, *line;
+	char *text, *save = NULL, *line;
 	bool header = false, found = false;
 
-	snprintf(path, sizeof(path), "%s/%s", env.bpffs, table);
-	text = read_whole(path);
+	text = bpf_table_text(env.bpffs, table);
+	CHECK(text);
 	for (line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
 		char w[16][192], *in = NULL, *word;
 		unsigned n = 0;
@@ -507,6 +508,22 @@ SYSTEM_TEST(pagecachectl_says_the_same_as_bpftool, VIEW)
 
 /* --- pins --- */
 
+static const char *const map_names[] = {"files", "blocks", "mappings", "cgroups", "stats", "saved_files", "saved_handles"},
+			 *const table_names[] = {"show_files", "show_blocks", "show_mappings"};
+
+static unsigned pins_wanted(void)
+{
+	return bpf_iterators_refused() ? 7 : 10;
+}
+
+static bool is_pinned(const char *name)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/%s", env.bpffs, name);
+	return access(path, F_OK) == 0;
+}
+
 static unsigned pins(void)
 {
 	DIR *d = opendir(env.bpffs);
@@ -525,16 +542,12 @@ static unsigned pins(void)
 
 SYSTEM_TEST(pins_are_there_and_removed_at_a_clean_exit, VIEW)
 {
-	static const char *const names[] = {"files", "blocks", "mappings", "cgroups", "stats", "show_files", "show_blocks", "show_mappings"};
-
 	need_bpf();
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		char path[256];
-
-		snprintf(path, sizeof(path), "%s/%s", env.bpffs, names[i]);
-		CHECK(access(path, F_OK) == 0);
-	}
-	CHECK_EQ(pins(), 8);
+	for (size_t i = 0; i < sizeof(map_names) / sizeof(map_names[0]); i++)
+		CHECK(is_pinned(map_names[i]));
+	for (size_t i = 0; i < sizeof(table_names) / sizeof(table_names[0]); i++)
+		CHECK_EQ(is_pinned(table_names[i]), !bpf_iterators_refused());
+	CHECK_EQ(pins(), pins_wanted());
 	daemon_stop();
 	CHECK_EQ(pins(), 0);
 }
@@ -546,7 +559,7 @@ SYSTEM_TEST(pins_of_a_killed_daemon_are_replaced, VIEW)
 	need_bpf();
 	CHECK(kill(env.daemon, SIGKILL) == 0);
 	wait_child(env.daemon);
-	CHECK_EQ(pins(), 8);
+	CHECK_EQ(pins(), pins_wanted());
 	daemon_start();
 	CHECK_EQ(status().bpf, 1);
 	open_file(path, O_RDWR);
@@ -596,6 +609,18 @@ SYSTEM_TEST(ordinary_user_is_served_without_bpf_and_told_once_what_is_missing, .
 	CHECK_EQ(lines_with(log, "EFAULT"), 1);
 }
 
+SYSTEM_TEST(tables_are_said_to_be_missing_once_where_the_kernel_refuses_them, VIEW)
+{
+	unsigned want = bpf_iterators_refused() ? 1 : 0;
+	char *log;
+
+	need_bpf();
+	log = daemon_log();
+	if (lines_with(log, "BPF") != want || lines_with(log, "without the BPF tables (show_*)") != want)
+		FAIL("the log should name BPF %u times:\n%s", want, log);
+	free(log);
+}
+
 SYSTEM_TEST(root_serves_faults_inside_system_calls)
 {
 	char *path = make_file("f", PAGE, 1);
@@ -624,4 +649,5 @@ SYSTEM_TESTS_MAIN("bpf_view",
 	cmocka_unit_test(pins_are_there_and_removed_at_a_clean_exit),
 	cmocka_unit_test(pins_of_a_killed_daemon_are_replaced),
 	cmocka_unit_test(ordinary_user_is_served_without_bpf_and_told_once_what_is_missing),
+	cmocka_unit_test(tables_are_said_to_be_missing_once_where_the_kernel_refuses_them),
 	cmocka_unit_test(root_serves_faults_inside_system_calls))

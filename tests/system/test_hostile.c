@@ -7,7 +7,7 @@
  * Whoever holds a writable memfd may harm that one file: then the healthy client expects its bytes from the other file only.
  * The healthy client holds all files open, so that what the daemon keeps for a file is there before anything goes wrong.
  */
-#include "harness.h"
+#include "raw.h"
 
 #include <dirent.h>
 #include <linux/userfaultfd.h>
@@ -235,221 +235,6 @@ static void end(enum order order)
 	peer_join(healthy.peer);
 }
 
-/* ---- the bare protocol ---- */
-
-struct raw {
-	int sock, uffd, control, memfd;
-	struct pgc_open_reply reply;
-	uint8_t *map;
-	size_t map_len;
-};
-
-static int raw_socket(void)
-{
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-
-	CHECK(fd >= 0);
-	strcpy(a.sun_path, env.socket);
-	CHECK(connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0);
-	return fd;
-}
-
-/* Any bytes with any number of descriptors. Returns -errno. */
-static int send_bytes(int sock, const void *bytes, size_t n, const int *fds, unsigned n_fds)
-{
-	union { struct cmsghdr align; char bytes[CMSG_SPACE(sizeof(int) * 256)]; } control = {0};
-	struct iovec iov = {(void *)bytes, n};
-	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
-
-	if (n_fds) {
-		struct cmsghdr *c;
-
-		h.msg_control = &control;
-		h.msg_controllen = CMSG_SPACE(sizeof(int) * n_fds);
-		c = CMSG_FIRSTHDR(&h);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int) * n_fds);
-		memcpy(CMSG_DATA(c), fds, sizeof(int) * n_fds);
-	}
-	return sendmsg(sock, &h, MSG_NOSIGNAL) < 0 ? -errno : 0;
-}
-
-static void send_msg(int sock, const struct pgc_msg *m, const int *fds, unsigned n_fds)
-{
-	CHECK_EQ(send_bytes(sock, m, sizeof(*m), fds, n_fds), 0);
-}
-
-/* One message; false: the daemon hung up. Nothing at all is a failure. */
-static bool recv_msg(int sock, struct pgc_msg *m, int fds[3])
-{
-	union { struct cmsghdr align; char bytes[CMSG_SPACE(sizeof(int) * 3)]; } control;
-	struct iovec iov = {m, sizeof(*m)};
-	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
-	struct pollfd p = {.fd = sock, .events = POLLIN};
-	struct cmsghdr *c;
-	ssize_t n;
-
-	if (poll(&p, 1, 10000) <= 0)
-		FAIL("neither an answer nor a hang-up");
-	n = recvmsg(sock, &h, MSG_CMSG_CLOEXEC);
-	if (n <= 0)
-		return false;
-	CHECK_EQ(n, PGC_MSG_SIZE);
-	for (int i = 0; fds && i < 3; i++)
-		fds[i] = -1;
-	c = CMSG_FIRSTHDR(&h);
-	if (c && fds)
-		memcpy(fds, CMSG_DATA(c), c->cmsg_len - CMSG_LEN(0));
-	return true;
-}
-
-static struct pgc_msg hello(uint32_t role)
-{
-	return (struct pgc_msg){.type = PGC_MSG_HELLO, .tag = 1,
-		.hello = {.magic = PGC_WIRE_MAGIC, .version = PGC_WIRE_VERSION, .role = role}};
-}
-
-static void raw_hello(struct raw *r, uint32_t role)
-{
-	struct pgc_msg m = hello(role);
-
-	*r = (struct raw){.sock = raw_socket(), .uffd = -1, .control = -1, .memfd = -1};
-	send_msg(r->sock, &m, NULL, 0);
-	CHECK(recv_msg(r->sock, &m, NULL));
-	CHECK_EQ(m.type, PGC_MSG_HELLO | PGC_MSG_REPLY);
-	CHECK_EQ(m.status, 0);
-}
-
-static int raw_uffd(int flags)
-{
-	int fd = (int)syscall(SYS_userfaultfd, flags | O_CLOEXEC | UFFD_USER_MODE_ONLY);
-
-	CHECK(fd >= 0);
-	return fd;
-}
-
-static void raw_close(struct raw *r)
-{
-	if (r->map)
-		munmap(r->map, r->map_len);
-	for (int *fd = (int[]){r->sock, r->uffd, r->control, r->memfd}, i = 0; i < 4; i++)
-		if (fd[i] >= 0)
-			close(fd[i]);
-	*r = (struct raw){.sock = -1, .uffd = -1, .control = -1, .memfd = -1};
-}
-
-/* Sends OPEN for a local path (descriptor `fd`) or for a URI. */
-static void raw_send_open(struct raw *r, int fd, const char *uri, uint32_t flags)
-{
-	struct pgc_msg m = {.type = PGC_MSG_OPEN, .tag = 2, .open = {.flags = flags}};
-
-	if (uri)
-		strcpy(m.open.uri, uri);
-	r->uffd = raw_uffd(O_NONBLOCK);
-	send_msg(r->sock, &m, (int[]){r->uffd, fd}, uri ? 1 : 2);
-}
-
-static void raw_finish_open(struct raw *r)
-{
-	struct pgc_msg m;
-	int fds[3];
-
-	CHECK(recv_msg(r->sock, &m, fds));
-	CHECK_EQ(m.type, PGC_MSG_OPEN | PGC_MSG_REPLY);
-	CHECK_EQ(m.status, 0);
-	r->control = fds[0];
-	r->memfd = fds[1];
-	r->reply = m.open_reply;
-}
-
-static void raw_open(struct raw *r, const char *name, int flags)
-{
-	bool uri = strncmp(name, "mem:", 4) == 0;
-	int fd = uri ? -1 : open(name, flags | O_CLOEXEC);
-
-	raw_hello(r, PGC_ROLE_CLIENT);
-	CHECK(uri || fd >= 0);
-	raw_send_open(r, fd, uri ? name : NULL, (uint32_t)flags);
-	if (fd >= 0)
-		close(fd);
-	raw_finish_open(r);
-}
-
-/* A request and its reply: the status, or -1 when the daemon hung up. */
-static int raw_call(struct raw *r, struct pgc_msg *m, const int *fds, unsigned n_fds)
-{
-	uint32_t type = m->type;
-
-	m->tag = 77;
-	if (send_bytes(r->sock, m, sizeof(*m), fds, n_fds) < 0)
-		return -1;
-	if (!recv_msg(r->sock, m, NULL))
-		return -1;
-	CHECK_EQ(m->type, type | PGC_MSG_REPLY);
-	CHECK_EQ(m->tag, 77);
-	return (int)m->status;
-}
-
-static int raw_register(int uffd, void *addr, size_t len, uint64_t mode)
-{
-	struct uffdio_register reg = {.range = {(uintptr_t)addr, len}, .mode = mode};
-
-	return ioctl(uffd, UFFDIO_REGISTER, &reg) < 0 ? -errno : 0;
-}
-
-#define MODES_SHARED (UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR | UFFDIO_REGISTER_MODE_WP)
-
-static void raw_mmap(struct raw *r, size_t pages)
-{
-	r->map_len = pages * PAGE;
-	r->map = mmap(NULL, r->map_len, PROT_READ | PROT_WRITE, MAP_SHARED, r->memfd, 0);
-	CHECK(r->map != MAP_FAILED);
-}
-
-static struct pgc_msg map_msg(const void *addr, size_t len, uint64_t off)
-{
-	return (struct pgc_msg){.type = PGC_MSG_MAP, .tag = 3,
-		.map = {.addr = (uintptr_t)addr, .len = len, .off = off, .flags = PGC_MAP_SHARED, .prot = PROT_READ | PROT_WRITE}};
-}
-
-static void raw_map(struct raw *r, size_t pages)
-{
-	struct pgc_msg m;
-
-	raw_mmap(r, pages);
-	CHECK_EQ(raw_register(r->uffd, r->map, r->map_len, MODES_SHARED), 0);
-	m = map_msg(r->map, r->map_len, 0);
-	CHECK_EQ(raw_call(r, &m, NULL, 0), 0);
-}
-
-/* The daemon ends the connection; a reply before that must be an error. */
-static void expect_hangup(struct raw *r)
-{
-	struct pgc_msg m;
-
-	while (recv_msg(r->sock, &m, NULL))
-		if (m.status == 0)
-			FAIL("a bad message was answered with success");
-}
-
-/* An error, or the end of the connection. */
-static void expect_refused(int status)
-{
-	if (status == 0)
-		FAIL("the request was granted");
-}
-
-static int sealed_memfd(size_t size, int seals)
-{
-	int fd = memfd_create("xfer", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-
-	CHECK(fd >= 0 && ftruncate(fd, (off_t)size) == 0);
-	CHECK(!seals || fcntl(fd, F_ADD_SEALS, seals) == 0);
-	return fd;
-}
-
 static void need_root(void)
 {
 	if (env.user)
@@ -516,7 +301,7 @@ BAD_MESSAGE(hello_with_an_unknown_role, CONNECTED, struct pgc_msg m = hello(7); 
 BAD_MESSAGE(hello_with_a_status, CONNECTED, struct pgc_msg m = hello(PGC_ROLE_CLIENT); m.status = 5; send_msg(r->sock, &m, NULL, 0);)
 BAD_MESSAGE(hello_with_its_padding_set, CONNECTED, struct pgc_msg m = hello(PGC_ROLE_CLIENT); m.hello.pad = 1; send_msg(r->sock, &m, NULL, 0);)
 BAD_MESSAGE(hello_with_a_reserved_byte, CONNECTED, struct pgc_msg m = hello(PGC_ROLE_CLIENT); m.bytes[200] = 1; send_msg(r->sock, &m, NULL, 0);)
-BAD_MESSAGE(a_status_in_a_request, OPENED, SEND(.type = PGC_MSG_STAT, .status = 1);)
+BAD_MESSAGE(a_status_in_a_request, OPENED, SEND(.type = PGC_MSG_STAT, .status = 2);)
 BAD_MESSAGE(a_reserved_byte_at_the_end, OPENED, SEND(.type = PGC_MSG_STAT, .bytes = {[PGC_MSG_SIZE - 17] = 1});)
 BAD_MESSAGE(padding_in_sync, OPENED, SEND(.type = PGC_MSG_SYNC, .sync = {.pad = 1});)
 BAD_MESSAGE(an_unknown_flag_in_sync, OPENED, SEND(.type = PGC_MSG_SYNC, .sync = {.flags = 0x80});)
@@ -758,6 +543,32 @@ SYSTEM_TEST(many_mappings_of_one_client_end)
 	ask_healthy(CHECK_BOTH);
 	raw_close(&r);
 	WAIT_UNTIL(file_state("f").mappings <= 1);
+	end(CHECK_BOTH);
+}
+
+/* One handle may have as many segments as a page may have mappings: the second one has none left. */
+SYSTEM_TEST(a_page_is_mapped_a_bounded_number_of_times)
+{
+	enum { MOST = 16384 };
+	struct raw r[2];
+	struct pgc_msg m;
+
+	begin();
+	for (int k = 0; k < 2; k++)
+		raw_open(&r[k], "h", O_RDWR);
+	for (uint64_t i = 1; i <= MOST; i++) {
+		m = map_msg((void *)(i * 4 * PAGE), PAGE, 3 * PAGE);
+		CHECK_EQ(raw_call(&r[0], &m, NULL, 0), 0);
+	}
+	m = map_msg((void *)((MOST + 1) * 4 * PAGE), PAGE, 0);
+	CHECK_EQ(raw_call(&r[0], &m, NULL, 0), EMFILE);
+	m = map_msg((void *)(4 * PAGE), PAGE, 3 * PAGE);
+	CHECK_EQ(raw_call(&r[1], &m, NULL, 0), EMFILE);
+	m = map_msg((void *)(4 * PAGE), PAGE, 4 * PAGE);
+	CHECK_EQ(raw_call(&r[1], &m, NULL, 0), 0);
+	ask_healthy(CHECK_BOTH);
+	raw_close(&r[0]);
+	raw_close(&r[1]);
 	end(CHECK_BOTH);
 }
 
@@ -1650,7 +1461,7 @@ SYSTEM_TESTS_MAIN("hostile",
 	T(as_userfaultfd_eventfd), T(as_userfaultfd_regular_file), T(as_userfaultfd_configured_uffd), T(as_userfaultfd_blocking_uffd),
 	T(as_file_pipe), T(as_file_socket), T(as_file_directory), T(as_file_o_path), T(as_file_dev_null), T(as_file_eventfd), T(as_file_fifo),
 	T(as_file_uffd), T(a_read_only_descriptor_opens_no_writable_handle), T(the_direct_descriptor_of_another_file_is_refused),
-	T(map_ranges_that_cannot_be), T(map_ranges_that_are_absurd), T(many_mappings_of_one_client_end),
+	T(map_ranges_that_cannot_be), T(map_ranges_that_are_absurd), T(many_mappings_of_one_client_end), T(a_page_is_mapped_a_bounded_number_of_times),
 	T(a_transfer_area_that_could_shrink_or_is_none), T(writes_out_of_the_transfer_area), T(writes_from_a_wrong_data_descriptor),
 	T(sizes_and_ranges_out_of_range), T(a_clone_needs_the_memfd_of_that_file), T(a_clone_of_a_read_only_memfd_cannot_write),
 	T(more_requests_than_may_be_outstanding_wait_their_turn), T(a_client_that_never_reads_its_replies),

@@ -33,7 +33,7 @@ static uint64_t memfd_bytes(void)
 		if (len < 0)
 			continue;
 		name[len] = 0;
-		if (strcmp(name, "/memfd:pagecached (deleted)") != 0 || stat(path, &st) != 0)
+		if (strncmp(name, "/memfd:pagecached:", 18) != 0 || stat(path, &st) != 0)
 			continue;
 		for (size_t i = 0; i < n && !known; i++)
 			known = seen[i] == st.st_ino;

@@ -6,9 +6,14 @@
 #include "harness.h"
 
 #define MIB (1ul << 20)
-#define LIMIT (256 * MIB)
+#ifdef __SANITIZE_ADDRESS__
+#define OVERHEAD (24 * MIB)      /* memory of the sanitizer's own, some of it for each thread of the daemon */
+#else
+#define OVERHEAD 0
+#endif
+#define LIMIT (256 * MIB + OVERHEAD)
 #define FILE_SIZE (140 * MIB)
-#define HOG_SIZE (150 * MIB)
+#define HOG_SIZE (150 * MIB + OVERHEAD)
 
 static struct {
 	char folder[128];

@@ -937,6 +937,52 @@ SYSTEM_TEST(c16_zero_range_zeroes_where_the_store_can)
 	expect_zero(f, 3 * PAGE, 19 * PAGE);
 }
 
+/* Up to where the kernel lets a file of this file system be written: found out with one that nobody serves. */
+static uint64_t largest_file(void)
+{
+	int fd = open(make_file("plain", 0, 1), O_RDWR | O_CLOEXEC);
+	uint64_t fits = 0, not = 1ull << 62;
+
+	CHECK(fd >= 0);
+	while (not - fits > 1) {
+		uint64_t middle = fits + (not - fits) / 2;
+
+		if (lseek(fd, (off_t)middle, SEEK_SET) >= 0)
+			fits = middle;
+		else
+			not = middle;
+	}
+	if (not == 1ull << 62)
+		skip_test("this file system takes files of any size");
+	CHECK(pwrite(fd, "x", 1, (off_t)fits) < 0 && errno == EFBIG);
+	CHECK(close(fd) == 0 && unlink(file_path("plain")) == 0);
+	return fits;
+}
+
+/* At once, and not when it is written out: nobody might be told of that any more. */
+SYSTEM_TEST(c17_a_write_beyond_what_the_file_system_takes_is_refused)
+{
+	uint64_t most = largest_file();
+	char *path = make_file("f", PAGE, 1);
+	struct pgc_file *f = open_file(path, O_RDWR);
+	struct stat st;
+
+	CHECK_EQ(pgc_pwrite(f, "x", 1, 1ll << 61), -EFBIG);
+	CHECK_EQ(pgc_pwrite(f, "x", 1, (off_t)most), -EFBIG);
+	CHECK_EQ(pgc_ftruncate(f, (off_t)most + 1), -EFBIG);
+	CHECK_EQ(pgc_fallocate(f, 0, (off_t)most, 1), -EFBIG);
+	CHECK_EQ(size_of(f), PAGE);
+	CHECK_EQ(file_state("f").dirty, 0);
+	CHECK_EQ(pgc_pwrite(f, "xyz", 3, (off_t)most - 3), 3);
+	CHECK_EQ(pgc_append(f, "x", 1, NULL), -EFBIG);
+	CHECK_EQ(size_of(f), most);
+	CHECK_EQ(pgc_fsync(f), 0);
+	CHECK(stat(path, &st) == 0 && (uint64_t)st.st_size == most);
+	CHECK(store_has_byte(path, most - 2, 'y'));
+	CHECK_EQ(pgc_ftruncate(f, PAGE), 0);
+	expect(f, PAGE, 0, 1);
+}
+
 SYSTEM_TEST(c16_bad_arguments_are_refused)
 {
 	struct pgc_file *f = open_file(make_file("f", PAGE, 1), O_RDWR);
@@ -990,4 +1036,5 @@ SYSTEM_TESTS_MAIN("readwrite",
 	cmocka_unit_test(c16_punched_hole_takes_dirty_pages_with_it),
 	cmocka_unit_test(c16_punch_past_the_end_changes_nothing),
 	cmocka_unit_test(c16_zero_range_zeroes_where_the_store_can),
-	cmocka_unit_test(c16_bad_arguments_are_refused))
+	cmocka_unit_test(c16_bad_arguments_are_refused),
+	cmocka_unit_test(c17_a_write_beyond_what_the_file_system_takes_is_refused))

@@ -86,8 +86,8 @@ static bool private_folder(char *ret, size_t size)
 	return found;
 }
 
-/* The process whose command line names the private folder: the daemon. 0: none. */
-static pid_t private_daemon(const char *folder)
+/* The process whose command line names the private folder: the daemon, or its keeper. 0: none. */
+static pid_t private_process(const char *folder, bool keeper)
 {
 	pid_t found = 0;
 	glob_t g;
@@ -101,12 +101,15 @@ static pid_t private_daemon(const char *folder)
 
 		if (fd >= 0)
 			close(fd);
-		if (n > 0 && memmem(text, (size_t)n, folder, strlen(folder)) && memmem(text, (size_t)n, "--state-dir", 11) && pid != getpid())
+		if (n > 0 && memmem(text, (size_t)n, folder, strlen(folder)) && memmem(text, (size_t)n, "--state-dir", 11) && pid != getpid() &&
+		    keeper == !!memmem(text, (size_t)n, "--keep", 7))
 			found = pid;
 	}
 	globfree(&g);
 	return found;
 }
+
+static pid_t private_daemon(const char *folder) { return private_process(folder, false); }
 
 /* Starts `pagecachectl run` with these, its output in the files out and err of the test's folder. */
 static pid_t run_begin(const char *const argv[])
@@ -532,19 +535,50 @@ SYSTEM_TEST(stop_from_the_terminal_stops_the_job, .no_daemon = true)
 	close(terminal);
 }
 
-SYSTEM_TEST(death_of_the_private_daemon_is_told, .no_daemon = true)
+SYSTEM_TEST(death_of_the_private_daemon_is_a_pause, .no_daemon = true)
+{
+	char folder[256] = "", *log;
+	pid_t pid;
+
+	own_runtime_dir();
+	CHECK(mkdir("data", 0755) == 0);
+	pid = RUN_BEGIN("--private", "--path", "data", "--", "sh", "-c",
+			"exec 3>data/f; for i in $(seq 1000 1999); do echo $i >&3; test $i = 1010 && touch ready; done; touch written; "
+			"while ! test -e end; do sleep 0.02; done");
+	WAIT_UNTIL(exists("ready"));
+	CHECK(private_folder(folder, sizeof(folder)));
+	for (unsigned i = 0; i < 3; i++) {
+		pid_t daemon;
+
+		WAIT_UNTIL((daemon = private_daemon(folder)) > 0);
+		CHECK(kill(daemon, SIGKILL) == 0);
+		WAIT_UNTIL(private_daemon(folder) != daemon);
+	}
+	WAIT_UNTIL(exists("written"));
+	write_text("end", "");
+	CHECK_EQ(wait_child(pid), 0);
+	check_text(read_whole("err"), "%s", "");
+	log = read_whole("data/f");
+	CHECK_EQ(strlen(log), 5000);
+	for (int i = 0; i < 1000; i++)
+		CHECK_EQ(atoi(log + 5 * i), 1000 + i);
+	CHECK(!exists(folder));
+}
+
+SYSTEM_TEST(death_of_the_private_keeper_is_told, .no_daemon = true)
 {
 	char folder[256] = "";
-	pid_t pid, daemon;
+	pid_t pid, keeper;
 	int st;
 
 	own_runtime_dir();
 	pid = RUN_BEGIN("--private", "--path", "/a", "--", "sh", "-c", "touch ready; while ! test -e end; do sleep 0.02; done");
 	WAIT_UNTIL(exists("ready"));
 	CHECK(private_folder(folder, sizeof(folder)));
-	daemon = private_daemon(folder);
-	CHECK(daemon > 0 && kill(daemon, SIGKILL) == 0);
+	keeper = private_process(folder, true);
+	CHECK(keeper > 0 && kill(keeper, SIGKILL) == 0);
 	WAIT_UNTIL(strstr(read_whole("err"), "the daemon has ended"));
+	CHECK(private_daemon(folder) == 0);
 	write_text("end", "");
 	st = wait_child(pid);
 	CHECK(WIFEXITED(st));
@@ -565,7 +599,7 @@ SYSTEM_TEST(private_daemon_ends_when_we_are_killed, .no_daemon = true)
 	CHECK(private_daemon(folder) > 0);
 	CHECK(kill(pid, SIGKILL) == 0);
 	wait_child(pid);
-	WAIT_UNTIL(private_daemon(folder) == 0);
+	WAIT_UNTIL(private_process(folder, true) == 0 && private_daemon(folder) == 0);
 	WAIT_UNTIL(!exists(folder));
 	write_text("end", "");
 	WAIT_UNTIL(exists("ended"));
@@ -692,7 +726,8 @@ SYSTEM_TESTS_MAIN("run",
 	cmocka_unit_test(command_that_was_stopped_goes_on_with_us),
 	cmocka_unit_test(interrupt_from_the_terminal_comes_once),
 	cmocka_unit_test(stop_from_the_terminal_stops_the_job),
-	cmocka_unit_test(death_of_the_private_daemon_is_told),
+	cmocka_unit_test(death_of_the_private_daemon_is_a_pause),
+	cmocka_unit_test(death_of_the_private_keeper_is_told),
 	cmocka_unit_test(private_daemon_ends_when_we_are_killed),
 	cmocka_unit_test(private_daemon_stays_for_what_the_command_left_running),
 	cmocka_unit_test(signal_ends_the_wait_for_what_was_left_running),

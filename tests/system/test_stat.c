@@ -51,21 +51,6 @@ static char *make_old(const char *name, size_t size, unsigned gen)
 /* For the order of what clients and others do: stamps lag behind the time by up to two ticks and a little. */
 static void a_while(void) { nanosleep(&(struct timespec){ .tv_nsec = 40000000 }, NULL); }
 
-static int ctl_stat(const char *path, struct pgc_stat_reply *ret)
-{
-	struct stat st = stored(path);
-	struct pgc_msg m = { .type = PGC_CTL_STAT };
-
-	m.ctl_stat = (struct pgc_ctl_stat){
-		.dev = st.st_dev, .ino = st.st_ino, .size = (uint64_t)st.st_size, .blocks = (uint64_t)st.st_blocks,
-		.mtime_s = st.st_mtim.tv_sec, .ctime_s = st.st_ctim.tv_sec,
-		.mtime_ns = (uint32_t)st.st_mtim.tv_nsec, .ctime_ns = (uint32_t)st.st_ctim.tv_nsec,
-	};
-	control_request(&m);
-	*ret = m.stat_reply;
-	return -(int)m.status;
-}
-
 static struct timespec mtime_of(const struct pgc_stat_reply *r) { return (struct timespec){ r->mtime_s, r->mtime_ns }; }
 static struct timespec ctime_of(const struct pgc_stat_reply *r) { return (struct timespec){ r->ctime_s, r->ctime_ns }; }
 

@@ -143,10 +143,42 @@ SYSTEM_TEST(files_open_at_shutdown_are_recorded)
 	read_parts(f, 1);
 	daemon_stop();
 	CHECK_EQ(count_records(NULL), 1);
+	CHECK_EQ(pgc_close(f), 0); /* or it would be handed over to the next daemon */
 	daemon_start();
 	f = open_file(path, O_RDWR);
 	WAIT_UNTIL(file_state(path).resident == PART_PAGES);
 	check_parts_in_memory(f);
+}
+
+static void comes_back(struct peer *p, void *arg)
+{
+	struct pgc_file *f = open_file(arg, O_RDONLY);
+	uint8_t *m = map(f, FILE_PAGES * PAGE, PROT_READ, MAP_SHARED, 0);
+
+	CHECK_EQ(load(m + parts[0].first * PAGE), pattern_byte(parts[0].first * PAGE, 1));
+	peer_tell(p, 1);
+	peer_hear(p);
+}
+
+/* Handles of before the stop attach at the same time as somebody opens the file: whoever is first, it starts warm. */
+SYSTEM_TEST(a_handle_that_comes_back_beside_a_new_one_spoils_no_warm_start, .seconds = 120)
+{
+	char *path = leave_parts_hot();
+
+	for (unsigned i = 0; i < 10; i++) {
+		struct peer *p = peer_start(comes_back, path);
+		struct pgc_file *f;
+
+		peer_hear(p);
+		WAIT_UNTIL(file_state(path).resident == PART_PAGES);
+		restart();
+		f = open_file(path, O_RDONLY);
+		WAIT_UNTIL(file_state(path).resident == PART_PAGES);
+		check_parts_in_memory(f);
+		peer_kill(p);
+		CHECK_EQ(pgc_close(f), 0);
+		WAIT_UNTIL(file_state(path).handles == 0);
+	}
 }
 
 SYSTEM_TEST(file_dirty_at_shutdown_is_recorded_as_it_is_written)
@@ -158,8 +190,10 @@ SYSTEM_TEST(file_dirty_at_shutdown_is_recorded_as_it_is_written)
 	pattern_fill(b, 64 * PAGE, 640 * PAGE, 2);
 	CHECK_EQ(pgc_pwrite(f, b, 64 * PAGE, 640 * PAGE), 64 * PAGE);
 	CHECK_EQ(file_state(path).dirty, 64);
-	restart();
+	daemon_stop();
 	CHECK(store_has(path, 64 * PAGE, 640 * PAGE, 2));
+	CHECK_EQ(pgc_close(f), 0);
+	daemon_start();
 	f = open_file(path, O_RDONLY);
 	WAIT_UNTIL(file_state(path).resident == 64);
 	read_part(f, 640 * PAGE, 64 * PAGE, 2);
@@ -628,6 +662,7 @@ SYSTEM_TESTS_MAIN("warm",
 	cmocka_unit_test(hot_pages_are_read_in_at_the_next_open),
 	cmocka_unit_test(pages_read_in_for_a_warm_start_cost_few_reads),
 	cmocka_unit_test(files_open_at_shutdown_are_recorded),
+	cmocka_unit_test(a_handle_that_comes_back_beside_a_new_one_spoils_no_warm_start),
 	cmocka_unit_test(file_dirty_at_shutdown_is_recorded_as_it_is_written),
 	cmocka_unit_test(file_written_and_closed_is_recorded_as_it_is_written),
 	cmocka_unit_test(file_changed_in_between_is_not_read_in),

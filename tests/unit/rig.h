@@ -31,9 +31,10 @@ struct rig_store {
 	uint64_t size;
 	struct recorded log[4096];
 	unsigned n;
-	int write_error, read_error, sync_error, truncate_error; /* negative errno, 0: none */
+	int write_error, read_error, sync_error, truncate_error, fallocate_error; /* negative errno, 0: none */
 	uint64_t error_page;       /* the errors of read and write are of transfers that touch this page; ~0: of all */
 	uint64_t short_max;        /* 0: whole transfers */
+	uint64_t size_max;         /* of a file in its file system; 0: no limit */
 	bool write_nothing;        /* writes accept 0 bytes */
 	struct timespec mtime, ctime; /* the store's, which only tests and restore move */
 	unsigned restores, restores_at_sync;
@@ -172,6 +173,16 @@ static inline void rig_fallocate(struct store *store, struct store_op *op, int m
 {
 	struct rig_store *s = rig_record(store, 'f', off, len);
 
+	if (s->size_max && off + len > s->size_max) {
+		op->result = -EFBIG;
+		rig_submit(s, op);
+		return;
+	}
+	if (s->fallocate_error || (mode & FALLOC_FL_COLLAPSE_RANGE)) {
+		op->result = s->fallocate_error ? s->fallocate_error : -EOPNOTSUPP;
+		rig_submit(s, op);
+		return;
+	}
 	if (off < s->size)
 		memset(s->data + off, 0, MIN(len, s->size - off));
 	if (!(mode & FALLOC_FL_KEEP_SIZE))
@@ -224,7 +235,7 @@ static inline void rig_seek(struct store *store, struct store_op *op, int whence
 static inline void rig_close(struct store *store) {}
 
 static const struct store_ops rig_store_ops = {
-	"rig", rig_stat, rig_read, rig_write, rig_sync, rig_truncate, rig_fallocate, rig_restore, rig_seek, rig_is_hole, rig_close,
+	"rig", rig_stat, rig_read, rig_write, rig_sync, rig_truncate, rig_fallocate, rig_restore, rig_seek, rig_is_hole, NULL, rig_close,
 };
 
 /*
@@ -254,7 +265,7 @@ static inline struct rig *rig_new_second(uint64_t size, uint64_t memory, unsigne
 	assert_ptr_not_equal(rig->store.data, MAP_FAILED);
 	for (uint64_t i = 0; i < size; i++)
 		rig->store.data[i] = (char)(i / PAGE + 1);
-	assert_int_equal(file_new(&rig->f, &rig->w, 1, 1, "rig"), 0);
+	assert_int_equal(file_new(&rig->f, &rig->w, 1, 1, 0, "rig"), 0);
 	ops_file_init(rig->f);
 	rig->f->store = &rig->store.s;
 	assert_int_equal(file_opened(rig->f, &st), 0);

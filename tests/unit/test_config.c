@@ -17,6 +17,7 @@
 #include "daemon/config.h"
 #include "daemon/log.h"
 #include "daemon/util/util.h"
+#include "version.h"
 
 struct fixture {
 	char dir[64];              /* removed with all that write_file() made in it */
@@ -307,6 +308,34 @@ static void socket_and_state_go_by_the_user(void **state)
 	assert_int_equal(load_file(f, "/dev/null"), 0);
 	assert_string_equal(f->c.socket, geteuid() == 0 ? "/run/pagecached/socket" : "/run/user/4711/pagecached/socket");
 	assert_string_equal(f->c.state_dir, geteuid() == 0 ? "/var/lib/pagecached" : "/home/x/state/pagecached");
+}
+
+static void folders_of_the_unit_are_the_defaults(void **state)
+{
+	struct fixture *f = *state;
+	char pid[16];
+
+	snprintf(pid, sizeof(pid), "%d", (int)getpid());
+	setenv("SYSTEMD_EXEC_PID", pid, 1);
+	setenv("RUNTIME_DIRECTORY", "/run/a", 1);
+	setenv("STATE_DIRECTORY", "/var/lib/b:/var/lib/c", 1);
+	assert_int_equal(load_file(f, "/dev/null"), 0);
+	unsetenv("SYSTEMD_EXEC_PID");
+	assert_string_equal(f->c.socket, "/run/a/socket");
+	assert_string_equal(f->c.state_dir, "/var/lib/b");
+}
+
+static void folders_of_a_unit_that_started_somebody_else_are_not(void **state)
+{
+	struct fixture *f = *state;
+
+	setenv("SYSTEMD_EXEC_PID", "1", 1);
+	setenv("RUNTIME_DIRECTORY", "/run/a", 1);
+	setenv("STATE_DIRECTORY", "/var/lib/b", 1);
+	assert_int_equal(load_file(f, "/dev/null"), 0);
+	unsetenv("SYSTEMD_EXEC_PID");
+	assert_string_not_equal(f->c.socket, "/run/a/socket");
+	assert_string_not_equal(f->c.state_dir, "/var/lib/b");
 }
 
 /* ---- files ---- */
@@ -1251,6 +1280,8 @@ int main(void)
 		T(duration_that_overflows_is_out_of_range),
 		T(defaults_are_as_documented),
 		T(socket_and_state_go_by_the_user),
+		T(folders_of_the_unit_are_the_defaults),
+		T(folders_of_a_unit_that_started_somebody_else_are_not),
 		T(file_sets_every_key),
 		T(comments_and_blank_lines_are_skipped),
 		T(indented_key_is_a_key),

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -207,6 +208,32 @@ static void too_many_descriptors_are_refused_and_closed(void **state)
 	}
 }
 
+/* The one descriptor of two that found a place is closed, and the message is there to be answered. */
+static void without_a_free_descriptor_a_message_can_be_refused(void **state)
+{
+	unsigned before = count_fds();
+
+	for (unsigned room = 0; room < 2; room++) {
+		struct rlimit limit, low;
+		int next, r;
+
+		send_raw(PGC_MSG_SIZE, 2);
+		next = dup(sock);      /* the lowest number that is free; all above it are, too */
+		close(next);
+		assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+		low = (struct rlimit){ (rlim_t)next + room, limit.rlim_max };
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+		memset(&got, 0, sizeof(got));
+		reason = NULL;
+		r = receive(NULL);
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+		assert_int_equal(r, -EMFILE);
+		assert_null(reason);
+		assert_int_equal(got.type, 0x6d6d6d6d);
+		assert_int_equal(count_fds(), before);
+	}
+}
+
 static void with_a_ring_the_ring_closes_them(void **state)
 {
 	unsigned before;
@@ -311,6 +338,7 @@ int main(void)
 		T(a_wrong_size_is_refused),
 		T(descriptors_of_a_refused_message_are_closed),
 		T(too_many_descriptors_are_refused_and_closed),
+		T(without_a_free_descriptor_a_message_can_be_refused),
 		T(with_a_ring_the_ring_closes_them),
 		T(the_end_of_the_connection_is_told_after_what_was_sent),
 		T(sending_to_nobody_is_an_error_and_no_signal),

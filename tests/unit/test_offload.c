@@ -140,6 +140,28 @@ static void test_two_submitters_each_in_their_order(void **state)
 	}
 }
 
+static void test_job_that_blocks_delays_no_other_key(void **state)
+{
+	unsigned sequence[2] = { 0 }, answers[2] = { 0 };
+	struct job j[3];
+	struct ring ring;
+
+	assert_int_equal(ring_init(&ring, 8), 0);
+	assert_int_equal(offload_start(), 0);
+	for (int i = 0; i < 3; i++) { /* the first blocks, the second is of its key, the third is not */
+		j[i] = (struct job){ .job = { .run = job_run, .done.done = job_done, .key = i < 2 ? 7 : 8 }, .sequence = &sequence[i / 2],
+				     .answers = &answers[i / 2], .sleep_us = i == 0 ? 300000 : 0 };
+		assert_int_equal(offload_submit(&ring, &j[i].job), 0);
+	}
+	run_until(&ring, &answers[1], 1);
+	assert_int_equal(answers[0], 0);
+	run_until(&ring, &answers[0], 2);
+	assert_int_equal(j[0].ran_as, 0);
+	assert_int_equal(j[1].ran_as, 1);
+	offload_stop(&ring);
+	ring_free(&ring);
+}
+
 static void test_stop_runs_what_was_sent_before(void **state)
 {
 	unsigned sequence = 0, answers = 0;
@@ -168,6 +190,7 @@ int main(void)
 		cmocka_unit_test(test_job_runs_elsewhere_and_is_answered_here),
 		cmocka_unit_test(test_submitter_goes_on_while_a_job_blocks),
 		cmocka_unit_test(test_two_submitters_each_in_their_order),
+		cmocka_unit_test(test_job_that_blocks_delays_no_other_key),
 		cmocka_unit_test(test_stop_runs_what_was_sent_before),
 	};
 

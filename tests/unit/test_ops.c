@@ -233,6 +233,52 @@ static void a_store_that_fails_leaves_all_as_it_was(void **state)
 	rig_free(rig);
 }
 
+#define LARGE (1ull << 40)
+
+static void what_the_store_cannot_have_is_refused_before_it_is_in_the_cache(void **state)
+{
+	struct rig *rig = rig_new(16 * PAGE, 1000);
+
+	rig->store.size_max = LARGE;
+	assert_int_equal(run(rig, (struct file_op){ .kind = FILE_OP_WRITE, .off = LARGE * 8, .len = 10, .src = bytes }), -EFBIG);
+	assert_int_equal(run(rig, (struct file_op){ .kind = FILE_OP_WRITE, .off = LARGE - 5, .len = 10, .src = bytes }), -EFBIG);
+	assert_int_equal(rig->f->size, 16 * PAGE);
+	assert_int_equal(rig->f->e->dirty, 0);
+	assert_int_equal(rig_used(rig), 0);
+	assert_int_equal(run(rig, (struct file_op){ .kind = FILE_OP_WRITE, .off = LARGE - 10, .len = 10, .src = bytes }), 0);
+	assert_int_equal(rig->f->size, LARGE);
+	assert_int_equal(run(rig, (struct file_op){ .kind = FILE_OP_WRITE, .append = true, .len = 1, .src = bytes }), -EFBIG);
+	assert_int_equal(rig->f->size, LARGE);
+	rig_free(rig);
+}
+
+static void a_file_that_grows_asks_seldom_how_long_it_may_be(void **state)
+{
+	struct rig *rig = rig_new(16 * PAGE, 1000);
+	uint64_t end = 1ull << 31;
+
+	rig->store.size_max = 1ull << 60;
+	for (unsigned i = 0; i < 40; i++, end += end / 8)
+		assert_int_equal(run(rig, (struct file_op){ .kind = FILE_OP_WRITE, .off = end - 10, .len = 10, .src = bytes }), 0);
+	assert_in_range(rig_count(rig, 'f'), 1, 10);
+	rig_free(rig);
+}
+
+/* That it does not answer is no answer: nor does it hold up what lies within the file. */
+static void an_error_says_nothing_about_the_size(void **state)
+{
+	struct rig *rig = rig_new(16 * PAGE, 1000);
+
+	assert_int_equal(run(rig, (struct file_op){ .kind = FILE_OP_WRITE, .off = 0, .len = 10, .src = bytes }), 0);
+	assert_int_equal(rig_count(rig, 'f'), 0);
+	rig->store.fallocate_error = -EIO;
+	assert_int_equal(run(rig, (struct file_op){ .kind = FILE_OP_WRITE, .off = LARGE, .len = 10, .src = bytes }), 0);
+	assert_int_equal(rig_count(rig, 'f'), 1);
+	assert_int_equal(run(rig, (struct file_op){ .kind = FILE_OP_WRITE, .off = LARGE + 10, .len = 10, .src = bytes }), 0);
+	assert_int_equal(rig_count(rig, 'f'), 2);
+	rig_free(rig);
+}
+
 static void a_hole_within_a_page_and_over_pages_reads_as_zeros(void **state)
 {
 	struct rig *rig = rig_new(16 * PAGE, 1000);
@@ -319,6 +365,9 @@ int main(void)
 		cmocka_unit_test(a_cut_drops_what_is_beyond_and_zeroes_the_tail),
 		cmocka_unit_test(a_cut_waits_for_a_write_out_beyond_it),
 		cmocka_unit_test(a_store_that_fails_leaves_all_as_it_was),
+		cmocka_unit_test(what_the_store_cannot_have_is_refused_before_it_is_in_the_cache),
+		cmocka_unit_test(a_file_that_grows_asks_seldom_how_long_it_may_be),
+		cmocka_unit_test(an_error_says_nothing_about_the_size),
 		cmocka_unit_test(a_hole_within_a_page_and_over_pages_reads_as_zeros),
 		cmocka_unit_test(a_hole_at_a_dirty_end_keeps_the_stores_size_right),
 		cmocka_unit_test(zeroing_beyond_a_store_that_is_shorter_makes_it_as_long_as_the_file),

@@ -102,8 +102,8 @@ static void settle(struct rig *rig)
 
 	do {
 		busy = !list_empty(&f->fills) || !list_empty(&f->writes) || f->version_busy;
-		worker_round(&rig->w, busy && list_empty(&rig->w.ready));
-	} while (busy || !list_empty(&f->syncs) || !list_empty(&rig->w.ready));
+		worker_round(&rig->w, busy && drr_empty(&rig->w.turns));
+	} while (busy || !list_empty(&f->syncs) || !drr_empty(&rig->w.turns));
 }
 
 static void end(struct rig *rig)
@@ -487,17 +487,17 @@ static void kept_pages_make_nobody_wait(void **state)
 	rig->budget.dirty_max = 6;
 	assert_int_equal(dirty_set_mark_dirty(&rig->f->kept, (struct range){ 10 * PAGE, 20 * PAGE }, true), 0);
 	rig->f->kept_bytes = rig->w.kept_bytes = 10 * PAGE;
-	block_dirtied_by(block_at(rig, 0), 7);
+	block_dirtied_by(block_at(rig, 0), &(struct toucher){ .client = 7 });
 	block_apply_keep(block_at(rig, 0));
-	assert_true(budget_may_dirty(&rig->budget, 7));
+	assert_true(budget_may_dirty(&rig->budget, 7, NULL));
 	sync_all(rig);
-	assert_true(budget_may_dirty(&rig->budget, 7));
+	assert_true(budget_may_dirty(&rig->budget, 7, NULL));
 	assert_int_equal(write_at(rig, 0, 4 * PAGE, 'w'), 0);
 	assert_int_equal(rig->budget.dirty_by[7], 4);
 	/* Once it is let go it counts like the rest, until it is written. */
 	file_clear_keep(rig->f);
 	assert_int_equal(rig->budget.dirty_by[7], 14);
-	assert_false(budget_may_dirty(&rig->budget, 7));
+	assert_false(budget_may_dirty(&rig->budget, 7, NULL));
 	sync_all(rig);
 	assert_int_equal(rig->budget.dirty_by[7], 0);
 	end(rig);

@@ -2,7 +2,8 @@
 /*
  * The visible state: memfds, BPF maps, their pins and tables, and slots. What needs BPF runs on a bpf file system
  * of its own, in a mount namespace of its own, so nothing is left behind. Where the kernel or the user does not
- * allow that these tests are skipped, or fail when PGC_REQUIRE_KERNEL is set.
+ * allow that these tests are skipped, or fail when PGC_REQUIRE_KERNEL is set. Where the kernel refuses iterators to everybody there must be all but
+ * the tables, and state.missing says so.
  */
 #include <bpf/bpf.h>
 #include <fcntl.h>
@@ -23,9 +24,10 @@
 
 #include "daemon/state.h"
 #include "daemon/util/util.h"
+#include "tests/bpf_tables.h"
 
 static const char *const pin_names[] = {
-	"files", "blocks", "mappings", "cgroups", "stats", "show_files", "show_blocks", "show_mappings",
+	"files", "blocks", "mappings", "cgroups", "stats", "saved_files", "saved_handles", "show_files", "show_blocks", "show_mappings",
 };
 
 static char bpffs[64];     /* mount point of ours */
@@ -75,25 +77,31 @@ static uint32_t pinned_map_id(const char *folder, const char *name)
 	return info.id;
 }
 
-/* What `cat FOLDER/NAME` prints; to be freed. */
+/* What `cat FOLDER/NAME` prints, or where that cannot be had the same made from the pinned map; to be freed. */
 static char *table(const char *folder, const char *name)
 {
-	char path[PATH_MAX], *text = NULL;
-	size_t size = 0;
-	FILE *in, *out;
-	int c;
+	char *text = bpf_table_text(folder, name);
 
-	assert_true(snprintf(path, sizeof(path), "%s/%s", folder, name) < PATH_MAX);
-	in = fopen(path, "re");
-	assert_non_null(in);
-	out = open_memstream(&text, &size);
-	assert_non_null(out);
-	while ((c = fgetc(in)) != EOF)
-		fputc(c, out);
-	assert_false(ferror(in));
-	fclose(in);
-	assert_int_equal(fclose(out), 0);
+	assert_non_null(text);
 	return text;
+}
+
+static bool is_complete(const struct state *s)
+{
+	if (!bpf_iterators_refused())
+		return s->bpf && !s->missing;
+	return s->bpf && s->missing && strstr(s->missing, "tables cannot be loaded") && strstr(s->missing, strerror(EPERM));
+}
+
+static void assert_complete(const struct state *s)
+{
+	if (!is_complete(s))
+		fail_msg("%s", s->missing ? s->missing : "nothing is said to be missing");
+}
+
+static bool may_be_pinned(const char *name)
+{
+	return strncmp(name, "show_", 5) != 0 || !bpf_iterators_refused();
 }
 
 /* Where word `n` of a line ends; -1: it has fewer. */
@@ -167,7 +175,7 @@ static void without_a_folder_the_arrays_are_zeroed_memfds(void **unused)
 		assert_false(s.bpf);
 		assert_null(s.missing);
 		for (unsigned i = 0; i < ELEMENTSOF(s.map); i++)
-			for (size_t b = 0; b < s.map[i].mem_size; b++)
+			for (size_t b = i == 5 ? sizeof(struct pgc_saved_header) : 0; b < s.map[i].mem_size; b++)
 				assert_int_equal(((const char *)s.map[i].mem)[b], 0);
 		s.blocks[1999].dirty = 0x8000000000000001ull;
 		assert_int_equal(pread(s.map[1].fd, &e, sizeof(e), 1999 * sizeof(e)), sizeof(e));
@@ -287,9 +295,7 @@ static void what_is_stored_is_read_through_a_pin(void **unused)
 
 	require_bpf();
 	assert_int_equal(state_open(&s, &p), 0);
-	if (s.missing)
-		fail_msg("%s", s.missing);
-	assert_true(s.bpf);
+	assert_complete(&s);
 	for (unsigned i = 0; i < ELEMENTSOF(s.map); i++) {
 		struct bpf_map_info info = { 0 };
 		uint32_t len = sizeof(info);
@@ -335,8 +341,7 @@ static void tables_have_a_header_and_the_slots_in_use(void **unused)
 
 	require_bpf();
 	assert_int_equal(state_open(&s, &p), 0);
-	if (s.missing)
-		fail_msg("%s", s.missing);
+	assert_complete(&s);
 
 	text = table(folder, "show_files");
 	assert_int_equal(count_lines(text), 1);
@@ -390,7 +395,7 @@ static void close_removes_the_pins_and_the_folder_it_made(void **unused)
 	assert_int_equal(state_open(&s, &p), 0);
 	assert_true(s.bpf);
 	for (size_t i = 0; i < ELEMENTSOF(pin_names); i++)
-		assert_true(exists(folder, pin_names[i]));
+		assert_int_equal(exists(folder, pin_names[i]), may_be_pinned(pin_names[i]));
 	state_close(&s);
 	assert_false(exists(bpffs, "closed"));
 	assert_false(s.bpf);
@@ -425,7 +430,7 @@ static int open_and_crash(void)
 	struct state_params p = params(in_bpffs(folder, "stale"));
 	struct state s;
 
-	if (state_open(&s, &p) < 0 || !s.bpf || s.missing)
+	if (state_open(&s, &p) < 0 || !is_complete(&s))
 		return 1;
 	s.files[5] = (struct pgc_file_entry){ .file = 5, .name = "old" };
 	return 0;
@@ -447,8 +452,7 @@ static void stale_pins_of_a_crashed_daemon_are_replaced(void **unused)
 		old[i] = pinned_map_id(folder, pin_names[i]);
 
 	assert_int_equal(state_open(&s, &p), 0);
-	if (s.missing)
-		fail_msg("%s", s.missing);
+	assert_complete(&s);
 	assert_int_equal(s.files[5].file, 0);
 	for (unsigned i = 0; i < 5; i++)
 		assert_int_not_equal(pinned_map_id(folder, pin_names[i]), old[i]);

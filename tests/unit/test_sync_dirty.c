@@ -449,6 +449,32 @@ static void zero_pages_over_holes_are_not_written(void **state)
 	rig_free(rig);
 }
 
+static int refuse(struct file *f, uint64_t first, uint64_t n) { return -EPERM; }
+
+/* Nobody uses the file, and a client that may have its pages writable is still to come: what is written stays dirty. */
+static void what_cannot_become_clean_is_not_written_over_and_over(void **state)
+{
+	struct rig *rig = rig_new(8 * PAGE, 1000);
+
+	rig->budget.dirty_expire_ms = 200;
+	rig_fill(rig, 0, 8);
+	rig_store_page(rig, 2, 'x');
+	writeback_protect_hook = refuse;
+	rig->f->awaited = 1;
+	rig->f->requests = 0;
+	file_maybe_idle(rig->f);
+	rig_run(rig, NULL, 150);
+	assert_in_range(rig_count(rig, 'w'), 0, 1);
+	rig_run(rig, NULL, 500);
+	assert_in_range(rig_count(rig, 'w'), 1, 5); /* it is tried, when the timer says so */
+	rig->f->awaited = 0;
+	writeback_protect_hook = NULL;
+	rig->f->requests = 1;
+	assert_int_equal(sync_all(rig), 0);
+	assert_int_equal(rig->f->e->dirty, 0);
+	rig_free(rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -474,6 +500,7 @@ int main(void)
 		cmocka_unit_test(pages_that_cannot_be_protected_are_written_and_stay_dirty),
 		cmocka_unit_test(a_failed_fsync_of_the_store_makes_dirty_again),
 		cmocka_unit_test(zero_pages_over_holes_are_not_written),
+		cmocka_unit_test(what_cannot_become_clean_is_not_written_over_and_over),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

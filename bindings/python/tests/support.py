@@ -8,6 +8,7 @@ PGC_REQUIRE_KERNEL=1 (what is missing is a failure, not a skip); TMPDIR (where t
 
 import ctypes
 import faulthandler
+import glob
 import json
 import os
 import shutil
@@ -75,6 +76,7 @@ class DaemonTest(unittest.TestCase):
         os.chdir(self.dir)
         self.addCleanup(os.chdir, old)
         os.environ["PAGECACHED_SOCKET"] = self.socket
+        os.environ["PAGECACHED_ORPHAN_TIMEOUT"] = "0.2"  # a daemon that is killed here does not come back
         self.addCleanup(os.environ.pop, "PAGECACHED_SOCKET")
         command = [os.environ["PAGECACHED_BIN"], "--config", config, "--socket", self.socket]
         command += ["--state-dir", os.path.join(self.dir, "state"), "--bpffs", "none", "--memory-max", self.memory_max]
@@ -83,6 +85,7 @@ class DaemonTest(unittest.TestCase):
             self.daemon = subprocess.Popen(
                 command, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=end_with_parent
             )
+        self.addCleanup(self.remove_state)
         self.addCleanup(self.stop)
         self.wait_for_daemon()
 
@@ -110,6 +113,12 @@ class DaemonTest(unittest.TestCase):
         for bad in BAD:
             self.assertNotIn(bad, said)
 
+    def remove_state(self):
+        """Of a daemon that was killed here; one that stops removes it itself."""
+        name = self.socket.replace("-", "--").replace("/", "-")
+        for path in glob.glob(f"/dev/shm/pagecached-{os.getuid()}{glob.escape(name)}.*"):
+            os.unlink(path)
+
     def kill_daemon(self):
         self.daemon.kill()
         self.daemon.wait()
@@ -136,7 +145,7 @@ class DaemonTest(unittest.TestCase):
     def count_mappings():
         """How many ranges of files of the cache are mapped in this process."""
         with open("/proc/self/maps") as f:
-            return sum("/memfd:pagecached " in line for line in f)
+            return sum("/memfd:pagecached:" in line for line in f)
 
     def in_file(self, name):
         """The file's bytes, read without pagecached."""

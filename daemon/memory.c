@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See memory.h. May call proc_fd. */
+#include "daemon/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/proc_fd.h"
+#include "daemon/util/util.h"
+
+#define NAME_MAX_ 80
+#define OF_FILE   "pagecached:%" PRIx64 ":%" PRIx64 ":"  /* how a name begins: of which file */
+
+static void make_name(char buf[NAME_MAX_], uint64_t dev, uint64_t ino, uint64_t birth)
+{
+	(void)snprintf(buf, NAME_MAX_, OF_FILE "%" PRIx64, dev, ino, birth);
+}
+
+int memory_create(uint64_t dev, uint64_t ino, uint64_t birth)
+{
+	char name[NAME_MAX_];
+	int fd;
+
+	make_name(name, dev, ino, birth);
+	fd = memfd_create(name, MFD_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* All memfds are of one file system, which nobody can mount: so what looks like a memfd's name is no path. */
+static int is_memfd_of_ours(int fd)
+{
+	_cleanup_close_ int other = memfd_create("pagecached-probe", MFD_CLOEXEC);
+	struct stat st, ours;
+
+	if (other < 0)
+		return -errno; /* out of descriptors or memory says nothing about it */
+	return fstat(other, &ours) == 0 && fstat(fd, &st) == 0 && st.st_dev == ours.st_dev && S_ISREG(st.st_mode) && st.st_uid == geteuid();
+}
+
+bool memory_file_of(int memfd, uint64_t *ret_dev, uint64_t *ret_ino)
+{
+	uint64_t birth;
+	char found[256];
+
+	proc_fd_name(memfd, found, sizeof(found));
+	return sscanf(found, "/memfd:pagecached:%" SCNx64 ":%" SCNx64 ":%" SCNx64, ret_dev, ret_ino, &birth) == 3 && is_memfd_of_ours(memfd) > 0;
+}
+
+bool memory_is_of(int memfd, uint64_t dev, uint64_t ino, uint64_t birth)
+{
+	char name[NAME_MAX_], wanted[NAME_MAX_ + 32], found[256];
+
+	make_name(name, dev, ino, birth);
+	(void)snprintf(wanted, sizeof(wanted), "/memfd:%s (deleted)", name);
+	proc_fd_name(memfd, found, sizeof(found));
+	return strcmp(found, wanted) == 0;
+}
+
+const char *memory_link(char buf[MEMORY_LINK_MAX], uint64_t dev, uint64_t ino)
+{
+	(void)snprintf(buf, MEMORY_LINK_MAX, "/memfd:" OF_FILE, dev, ino);
+	return buf;
+}
+
+int memory_claim(int fd, uint64_t dev, uint64_t ino, uint64_t birth)
+{
+	int own = is_memfd_of_ours(fd);
+
+	if (own < 0)
+		return own;
+	if (!own || !memory_is_of(fd, dev, ino, birth))
+		return -ESTALE;
+	if (fchmod(fd, 0600) < 0)
+		return -errno;
+	own = proc_fd_reopen(fd, O_RDWR);
+	(void)fchmod(fd, 0400);
+	return own;
+}

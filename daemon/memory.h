@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The memfds that hold files. A memfd's name says of which file: whoever was given one may keep it, and an inode's number may be another file's later.
+ * `birth` tells such two apart: when the store's file was made, in nanoseconds; 0: its file system does not say. Any thread, after proc_fd_init().
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* memfd_create(2)'s errors. */
+int memory_create(uint64_t dev, uint64_t ino, uint64_t birth);
+/* Of which file it is, by its name; false: it is no such memfd. */
+bool memory_file_of(int memfd, uint64_t *ret_dev, uint64_t *ret_ino);
+bool memory_is_of(int memfd, uint64_t dev, uint64_t ino, uint64_t birth);
+/* What the name in /proc/PID/fd of memory of that file begins with. */
+#define MEMORY_LINK_MAX 80
+const char *memory_link(char buf[MEMORY_LINK_MAX], uint64_t dev, uint64_t ino);
+/*
+ * A description of our own, which may write, of what a client has brought. -ESTALE: it is none that a daemon of our user made for that file, and is left as it
+ * was.
+ */
+int memory_claim(int fd, uint64_t dev, uint64_t ino, uint64_t birth);
