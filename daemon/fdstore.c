@@ -216,6 +216,14 @@ struct fdstore_fd *fdstore_passed(unsigned *ret_n)
 	return store.passed;
 }
 
+bool fdstore_has_files(void)
+{
+	for (unsigned i = 0; i < store.n_passed; i++)
+		if (store.passed[i].fd >= 0 && store.passed[i].name[0] == 'f')
+			return true;
+	return false;
+}
+
 /* --- what nobody has taken --- */
 
 /* At start there is time to wait for room in the queue. */

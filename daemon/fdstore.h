@@ -38,6 +38,8 @@ bool fdstore_alive(void);
 int fdstore_take_listening(bool *ret_kept);
 /* What else was passed, until it is taken (fd -1). *ret_n entries. */
 struct fdstore_fd *fdstore_passed(unsigned *ret_n);
+/* Memory of a file is among it. */
+bool fdstore_has_files(void);
 /* Closes what nobody has taken, and has it forgotten: but a name of which something was taken is kept whole. Main thread. */
 void fdstore_drop_rest(void);
 

@@ -200,9 +200,11 @@ static int setup_state(struct daemon *d)
 	p = (struct state_params){
 		.bpffs = c->bpffs, .workers = c->workers, .files = (uint32_t)files, .blocks = (uint32_t)blocks,
 		.mappings = (uint32_t)mappings, .cgroups = CGROUP_SLOTS, .handles = (uint32_t)MIN(MAX(c->memory_max >> 14, 1024), 65536),
-		.prefix = prefix, .recover = true,
+		.prefix = prefix, .recover = true, .kept = fdstore_has_files(),
 	};
 	r = state_open(&s->state, &p);
+	if (r == -EBUSY)
+		log_error("an earlier daemon does not come to its end and holds the state (%s, or %s*): not started, so that nothing is lost", c->bpffs, prefix);
 	if (r < 0)
 		return r;
 	if (s->state.not_recovered)

@@ -181,6 +181,7 @@ static int folder_open(struct state *s, struct state_bpf *b)
 	r = twin_lock(b->dir_fd);
 	if (r < 0) {
 		b->made_dir = false;
+		s->held = r == -EWOULDBLOCK;
 		state_lacks(s, "the folder %s is in use by another daemon: %s", b->dir, strerror(-r));
 		return r;
 	}
@@ -667,6 +668,8 @@ static int state_open_files(struct state *s)
 {
 	int r = s->wanted->recover ? files_find(s) : -ENOENT;
 
+	if (r == -ENOENT && s->held && s->wanted->kept)
+		r = -EBUSY; /* what was kept goes with what is in that folder */
 	s->found = may_pass(r) || r == 0;
 	if (r == 0) {
 		s->prefix = strdup(s->wanted->prefix);
@@ -775,7 +778,7 @@ int state_open(struct state *s, const struct state_params *p)
 	if (r < 0 && !(n.found && may_pass(r)) && p->prefix)
 		r = state_open_files(&n);
 	n.lasting = r == 0;
-	if (r < 0 && !(n.found && may_pass(r)))
+	if (r < 0 && !(n.found && may_pass(r)) && !(r == -EBUSY && p->kept))
 		r = state_open_memfd(&n);
 	if (r == 0)
 		r = state_seal(&n);

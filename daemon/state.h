@@ -27,6 +27,7 @@ struct state_params {
 	 */
 	const char *prefix;
 	bool recover;              /* take over what an earlier daemon has left, instead of replacing it; then its sizes and number of workers hold */
+	bool kept;                 /* with it, descriptors of an earlier daemon have come: its state must be there, and is not lost as long as somebody holds it */
 };
 
 struct state_map {             /* one array */
@@ -51,6 +52,7 @@ struct state {
 	bool bpf;                              /* pinned BPF maps */
 	bool lasting;                          /* it outlives the daemon */
 	bool found;                            /* by state_open(): there is something that may be taken over */
+	bool held;                             /* by state_open(): somebody else has the folder */
 	char *missing;                         /* what is lacking and why; NULL: nothing, or nothing was asked for */
 	struct state_bpf *priv;
 	char *prefix;                          /* of the files, which are ours; NULL: none */
@@ -64,7 +66,8 @@ struct state {
 };
 
 /*
- * Returns 0 or a negative errno: -EINVAL (no worker, no slot, or more than 2^32), -ENOMEM, -EMFILE and the like.
+ * Returns 0 or a negative errno: -EINVAL (no worker, no slot, or more than 2^32), -ENOMEM, -EMFILE and the like, -EBUSY (`kept`, and
+ * a daemon that does not come to its end holds the state).
  * That BPF maps cannot be had is no error: a memfd takes their place and `missing` says why. With `bpf` and
  * `missing` both set the maps are there, but not all tables. An earlier daemon's stale pins of the same names are
  * replaced; a living daemon's are not (it holds a lock on the folder).

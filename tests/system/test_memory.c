@@ -273,13 +273,15 @@ SYSTEM_TEST(what_is_used_by_now_finds_room_on_another_worker, .memory_max = "32M
 	CHECK(file_state(old).resident > 20 * MIB / PAGE);
 	path = make_stamped(on_another_worker(old), 8 * MIB, 2);
 	f = open_file(path, O_RDONLY);
-	for (int i = 0; i < 12; i++)
+	/* After some times what is read once more comes from memory: a dozen where both workers have processors. */
+	for (int i = 0;; i++) {
+		before = status().fill_bytes;
 		scan_scattered(f, 8 * MIB, 2);
-	/* What is read once more comes from memory. */
-	before = status().fill_bytes;
-	scan_scattered(f, 8 * MIB, 2);
-	if (status().fill_bytes - before > 2 * MIB)
-		FAIL("%" PRIu64 " KiB of 8 MiB were read once more", (status().fill_bytes - before) >> 10);
+		if (status().fill_bytes - before <= 2 * MIB)
+			break;
+		if (i == 60)
+			FAIL("%" PRIu64 " KiB of 8 MiB were read once more", (status().fill_bytes - before) >> 10);
+	}
 }
 
 /* --- changed while it runs --- */

@@ -6,6 +6,7 @@
  * the tables, and state.missing says so.
  */
 #include <bpf/bpf.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/capability.h>
@@ -531,6 +532,29 @@ static void pin_that_cannot_be_replaced_falls_back_and_takes_back(void **unused)
 	assert_int_equal(rmdir(folder), 0);
 }
 
+/* A daemon that does not come to its end holds the lock: its state is not lost, so it is not taken for that. */
+static void state_that_somebody_holds_is_waited_for_where_descriptors_were_kept(void **unused)
+{
+	char folder[] = "/dev/shm/pgc-state-XXXXXX", prefix[PATH_MAX];
+	struct state_params p = params("none");
+	struct state holder, next;
+
+	if (!mkdtemp(folder))
+		fail_msg("%s", strerror(errno));
+	(void)snprintf(prefix, sizeof(prefix), "%s/held.", folder);
+	p.prefix = prefix;
+	p.recover = true;
+	assert_int_equal(state_open(&holder, &p), 0);
+	assert_true(holder.lasting);
+	holder.files[1].resident = 7;
+	p.kept = true;
+	assert_int_equal(state_open(&next, &p), -EBUSY);
+	assert_true(exists(folder, "held.files"));
+	assert_int_equal(holder.files[1].resident, 7);
+	state_close(&holder);
+	assert_int_equal(rmdir(folder), 0);
+}
+
 static int open_as_nobody(void)
 {
 	char folder[PATH_MAX];
@@ -611,6 +635,7 @@ int main(void)
 		cmocka_unit_test(living_daemons_pins_are_not_replaced),
 		cmocka_unit_test(two_daemons_with_two_folders_do_not_meet),
 		cmocka_unit_test(pin_that_cannot_be_replaced_falls_back_and_takes_back),
+		cmocka_unit_test(state_that_somebody_holds_is_waited_for_where_descriptors_were_kept),
 		cmocka_unit_test(ordinary_user_gets_memfds_and_the_reason),
 		cmocka_unit_test(without_tables_the_maps_are_still_there),
 	};
