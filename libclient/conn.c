@@ -10,7 +10,8 @@
  * once more. One whose caller is just sending it is left to the caller, who sees by `epoch` that it has to.
  *
  * Invariants: a record is on the list from before its message is sent until its caller leaves; `dead` becomes 0 again only
- * in conn_renew(), when nobody is inside; whoever sets it wakes everybody. Any thread; calls nothing above.
+ * in conn_renew(), when nobody is inside, and until then the socket stays open: its number might be another handle's, and a caller
+ * that is late would read or write there. Whoever sets `dead` wakes everybody. Any thread; calls nothing above.
  */
 #include <poll.h>
 #include <stdio.h>
@@ -431,11 +432,18 @@ int conn_hello(struct conn *c, int *ret_dev)
 	return 0;
 }
 
-void conn_renew(struct conn *c, int fd, int xfer_fd)
+void conn_empty(struct conn *c)
 {
 	pthread_mutex_lock(&c->lock);
 	while (c->outstanding > 0)
 		pthread_cond_wait(&c->slot, &c->lock);
+	pthread_mutex_unlock(&c->lock);
+}
+
+void conn_renew(struct conn *c, int fd, int xfer_fd)
+{
+	pthread_mutex_lock(&c->lock);
+	close_fd(&c->fd);
 	/* HELLO, ATTACH and XFER had tags of their own. */
 	c->tag += 3;
 	c->fd = fd;
@@ -457,6 +465,8 @@ void conn_kill(struct conn *c)
 {
 	pthread_mutex_lock(&c->lock);
 	conn_die(c, -ECONNRESET);
+	if (c->fd >= 0)
+		(void)shutdown(c->fd, SHUT_RDWR); /* whoever still reads from it leaves */
 	pthread_mutex_unlock(&c->lock);
 }
 
@@ -472,14 +482,15 @@ int conn_dead(struct conn *c)
 
 bool conn_hung_up(struct conn *c)
 {
-	struct pollfd p = { .fd = c->fd };
-	int dead;
+	struct pollfd p = { .fd = -1 };
+	bool over;
 
 	pthread_mutex_lock(&c->lock);
-	dead = c->dead;
-	pthread_mutex_unlock(&c->lock);
+	p.fd = c->fd;
 	/* Messages that nobody has read may lie before the end. */
-	return dead || c->fd < 0 || (poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR)));
+	over = c->dead || c->fd < 0 || (poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR)));
+	pthread_mutex_unlock(&c->lock);
+	return over;
 }
 
 bool conn_ended(struct conn *c)

@@ -97,7 +97,7 @@ static struct pgc_file *file_new(int accmode, int sync_flags)
 	file_init_locks(f);
 	f->accmode = accmode;
 	f->sync_flags = sync_flags;
-	f->buffered = f->direct = f->memfd = f->uffd = f->xfer_fd = -1;
+	f->buffered = f->direct = f->memfd = f->uffd = f->xfer_fd = f->next_fd = -1;
 	f->opening = f->stale = true;
 	file_link(f);
 	return f;
@@ -342,10 +342,6 @@ static int attach_over(struct pgc_file *f, struct conn *c)
 	int fds[PGC_FDS_MAX], got[PGC_FDS_MAX], n = 0, r;
 	_cleanup_close_ int dev = -1, control = -1;
 
-	r = conn_socket();
-	if (r < 0)
-		return r;
-	c->fd = r;
 	r = conn_dial(c->fd);
 	if (r == 0)
 		r = conn_hello(c, &dev);
@@ -369,21 +365,39 @@ static int attach_over(struct pgc_file *f, struct conn *c)
 	return r;
 }
 
+/* As file_make_socket(), but this may be the watcher, during a fork. */
+static int attach_socket(struct pgc_file *f)
+{
+	bool own = fork_lock_lib();
+	int fd = conn_socket();
+
+	f->next_fd = MAX(fd, -1);
+	fork_unlock_lib(own);
+	return MIN(fd, 0);
+}
+
 static int attach_once(struct pgc_file *f)
 {
 	struct conn c;
+	bool own;
 	int r;
 
+	r = attach_socket(f);
+	if (r < 0)
+		return r;
 	conn_init(&c);
+	c.fd = f->next_fd;
 	r = attach_over(f, &c);
-	if (r == 0) {
-		bool own = fork_lock_lib(); /* this may be the watcher, during a fork */
-
-		close_fd(&f->conn.fd);
-		fork_unlock_lib(own);
-		conn_renew(&f->conn, take_fd(&c.fd), f->xfer_fd);
-	}
+	c.fd = -1;
 	conn_destroy(&c);
+	if (r == 0)
+		conn_empty(&f->conn);
+	own = fork_lock_lib();
+	if (r == 0)
+		conn_renew(&f->conn, take_fd(&f->next_fd), f->xfer_fd);
+	else
+		close_fd(&f->next_fd);
+	fork_unlock_lib(own);
 	if (r == 0 && __atomic_load_n(&f->closed, __ATOMIC_RELAXED))
 		file_send_close(f);
 	return r;
@@ -459,6 +473,7 @@ int file_request(struct pgc_file *f, struct pgc_msg *msg, const int *fds, int n_
 		r = file_attach(f, may_be_asked_twice(msg));
 		if (r < 0)
 			return r == -ETIMEDOUT ? -ECONNRESET : r;
+		watch_changed(); /* it may be waiting for the old socket */
 		if (msg->tag)
 			msg->status = PGC_REQUEST_AGAIN; /* the dead daemon may have carried it out */
 	}
@@ -542,6 +557,7 @@ void file_forked(struct pgc_file *f)
 	 * only.
 	 */
 	close_fd(&f->conn.fd);
+	close_fd(&f->next_fd);
 	close_fd(&f->uffd);
 	close_fd(&f->xfer_fd);
 	conn_init(&f->conn);

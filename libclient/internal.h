@@ -25,6 +25,7 @@
 #define conn_address pgcpriv_conn_address
 #define conn_destroy pgcpriv_conn_destroy
 #define conn_dial pgcpriv_conn_dial
+#define conn_empty pgcpriv_conn_empty
 #define conn_ended pgcpriv_conn_ended
 #define conn_hello pgcpriv_conn_hello
 #define conn_hung_up pgcpriv_conn_hung_up
@@ -158,7 +159,7 @@ static inline void cancel_restore(int *old)
 /* conn.c: one connection, used by any number of threads. */
 struct pending;
 struct conn {
-	int fd;                    /* -1: none. Changes only where lib.lock is held and nobody uses the connection */
+	int fd;                    /* -1: none. Changes only where lib.lock and `lock` are held and nobody uses the connection */
 	pthread_mutex_t lock;      /* the rest */
 	pthread_cond_t slot;       /* outstanding fell below the limit, or dead */
 	bool receiving;            /* one of the waiting threads is in recvmsg() for all of them */
@@ -192,7 +193,9 @@ int conn_hello(struct conn *c, int *ret_dev);
  * when the reply's descriptors did not fit into the process.
  */
 int conn_request(struct conn *c, struct pgc_msg *msg, const int *fds, int n_fds, int *ret_fds, int want_fds);
-/* The connection died: goes on with another socket, once all callers have left it. Tags go on. */
+/* The connection died: waits until all callers have left it. */
+void conn_empty(struct conn *c);
+/* Then, with lib.lock held: goes on with another socket. Tags go on. */
 void conn_renew(struct conn *c, int fd, int xfer_fd);
 void conn_set_xfer(struct conn *c, int fd);
 int conn_dead(struct conn *c);         /* 0, or why */
@@ -224,6 +227,7 @@ struct pgc_file {
 	int uffd;
 	bool no_clone;             /* no daemon knows the file by now: ATTACH instead. Under connect_lock */
 	int lost;                  /* what it had is lost: every request's error. Under connect_lock */
+	int next_fd;               /* the socket that ATTACH goes over; -1: none. Changes under connect_lock and lib.lock */
 	uint64_t handle;           /* the daemon's name for it */
 	uint64_t orphan_ms;        /* how long to wait for another daemon, 0: for ever */
 	uint32_t handle_flags;     /* PGC_HANDLE_*: atomic, relaxed; see file_flags() */

@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* libpagecached and a daemon that dies (fake_daemon.h): what is sent once more, what is handed over, who does it, and how long is waited. */
 #include <dirent.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #include "fake_daemon.h"
@@ -252,6 +257,50 @@ static void callers_that_wait_share_one_ATTACH(void **state)
 	pgc_close(f);
 }
 
+static int held, let_go;
+
+static void hold(int sig)
+{
+	set(held, 1);
+	while (!get(let_go))
+		usleep(1000);
+}
+
+static ino_t inode_of(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 ? st.st_ino : 0;
+}
+
+/* A caller that is late would read from whatever has the number by then: another handle's socket. */
+static void the_old_socket_stays_open_until_all_callers_have_left_it(void **state)
+{
+	struct sigaction old, sa = { .sa_handler = hold };
+	struct pgc_file *f = open_mem(O_RDWR);
+	struct call c = { .f = f, .off = PAGE };
+	int fd = f->conn.fd;
+	ino_t ino = inode_of(fd);
+
+	held = let_go = 0;
+	sigaction(SIGUSR2, &sa, &old);
+	set(fake.mute, 1);
+	call_start(&c);
+	assert_true(wait_for(&fake.mute, 0));
+	pthread_kill(c.thread, SIGUSR2);
+	assert_true(wait_for(&held, 1));
+	fake_die(ATTACH_TAKEN);
+	assert_true(wait_for(&fake.seen[PGC_MSG_ATTACH], 1));
+	for (int i = 0; i < 100; i++) {
+		assert_int_equal(inode_of(fd), ino);
+		usleep(1000);
+	}
+	set(let_go, 1);
+	call_read(&c);
+	sigaction(SIGUSR2, &old, NULL);
+	pgc_close(f);
+}
+
 /* --- the watcher --- */
 
 static int watchers(void)
@@ -333,6 +382,36 @@ static void a_forked_child_has_a_watcher_of_its_own(void **state)
 	close(go[1]);
 	assert_int_equal(waitpid(pid, &st, 0), pid);
 	assert_int_equal(st, 0);
+	pgc_close(f);
+}
+
+/* Else the daemon would not hear of the parent's end as long as the child lives. */
+static void a_child_that_is_forked_during_an_ATTACH_does_not_keep_its_socket(void **state)
+{
+	struct pgc_file *f = open_mem(O_RDWR);
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int deaf = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), fd, st;
+	pid_t pid;
+
+	fake_goes();
+	strcpy(sa.sun_path, fake.path);
+	unlink(fake.path);
+	assert_int_equal(bind(deaf, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	assert_int_equal(listen(deaf, 8), 0);
+	assert_int_equal(poll(&(struct pollfd){ .fd = deaf, .events = POLLIN }, 1, 5000), 1); /* somebody waits for an answer */
+	fd = __atomic_load_n(&f->next_fd, __ATOMIC_SEQ_CST);
+	assert_true(fd >= 0 && fcntl(fd, F_GETFD) >= 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0)
+		_exit(fcntl(fd, F_GETFD) >= 0);
+	assert_int_equal(waitpid(pid, &st, 0), pid);
+	assert_int_equal(st, 0);
+	close(deaf);
+	unlink(fake.path);
+	set(fake.attach, ATTACH_TAKEN);
+	fake_comes();
+	assert_true(handed_over(f, 1));
 	pgc_close(f);
 }
 
@@ -452,8 +531,9 @@ int main(void)
 		T(an_answer_that_came_before_RESUMED_counts),
 		T(ATTACH_says_what_the_handle_is), T(ATTACH_of_a_URI_names_it_and_hands_over_the_transfer_area),
 		T(what_the_next_daemon_does_not_trust_is_lost_for_good), T(a_daemon_that_is_not_ready_is_asked_again),
-		T(callers_that_wait_share_one_ATTACH),
+		T(callers_that_wait_share_one_ATTACH), T(the_old_socket_stays_open_until_all_callers_have_left_it),
 		T(a_handle_that_makes_no_calls_is_handed_over), T(a_forked_child_has_a_watcher_of_its_own),
+		T(a_child_that_is_forked_during_an_ATTACH_does_not_keep_its_socket),
 		T(a_handle_that_is_closed_while_no_daemon_is_there_is_handed_over_and_let_go), T(a_closed_handle_with_a_mapping_is_handed_over_and_closed_again),
 		T(a_call_waits_as_long_as_the_environment_says), T(a_call_waits_as_long_as_the_daemon_said), T(zero_is_for_ever),
 		T(an_open_fails_at_once_where_nobody_listens),
