@@ -325,6 +325,7 @@ bool attach_take_record(struct space *s, uint64_t id, uid_t uid, uint32_t flags)
 			handle_count_hook(w, w->restored[a->slot].user, w->restored[a->slot].cgroup_slot, -1);
 		count_awaited(w, a->slot, -1);
 		space_save_adopt(s, a->slot);
+		s->last_addr = r->last_addr;
 		kill_point("attach.record_taken");
 		s->kept = false;
 		awaited_free(a);

@@ -17,7 +17,6 @@
 #include "daemon/fault.h"
 
 #include <assert.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 
@@ -26,7 +25,6 @@
 #include "daemon/poison.h"
 #include "daemon/reclaim.h"
 #include "daemon/space_save.h"
-#include "daemon/twin.h"
 #include "daemon/vma_query.h"
 #include "daemon/writeback.h"
 
@@ -629,7 +627,6 @@ static void fork_event(struct space *parent, int uffd)
 {
 	struct space *child;
 
-	twin_child(uffd, space_record(parent), space_some_address(parent));
 	parent->worker->stats->events_fork++;
 	kill_point("fork.held");
 	if (space_new(&child, parent->file, uffd) < 0) {
@@ -662,7 +659,6 @@ static void handle_message(struct space *s, const struct uffd_msg *m)
 			(void)uffd_wake(s->uffd, align_down(m->arg.pagefault.address, PAGE_SIZE_), PAGE_SIZE_);
 		break;
 	case UFFD_EVENT_FORK:
-		kill_point("fork.read");
 		fork_event(s, (int)m->arg.fork.ufd);
 		break;
 	case UFFD_EVENT_REMAP:
@@ -681,7 +677,8 @@ static void handle_message(struct space *s, const struct uffd_msg *m)
 	}
 }
 
-static bool read_some(struct space *s, int reads)
+/* Returns whether more may be waiting. */
+static bool read_messages(struct space *s, int reads)
 {
 	struct uffd_msg m[MESSAGES_PER_READ];
 
@@ -693,7 +690,7 @@ static bool read_some(struct space *s, int reads)
 		/* Before anything is read, since an event that was read goes on and cannot fail any more. */
 		n = most > 0 ? space_prepare(s, (unsigned)most) : 0;
 		if (most > 0 && n == 0)
-			n = uffd_read(s->uffd, s->worker->caps, m, most);
+			n = space_read(s, m, most);
 		if (most == 0 || n == -EMFILE || n == -ENFILE || n == -ENOMEM)
 			s->read_later = true; /* no more children for now, or no descriptor or memory for one */
 		if (n <= 0)
@@ -704,17 +701,6 @@ static bool read_some(struct space *s, int reads)
 			return false;
 	}
 	return true;
-}
-
-/* Returns whether more may be waiting. A fork goes on in the moment that its event is read: until the child is known its userfaultfd is the twin's business. */
-static bool read_messages(struct space *s, int reads)
-{
-	bool more;
-
-	twin_reading(s->worker->id, space_record(s), space_save_address(s), PAGE_SIZE_);
-	more = read_some(s, reads);
-	twin_read(s->worker->id);
-	return more;
 }
 
 /* Tries what is pending, once each, as many as its turn is long for. Returns whether some were not tried; else those that are left said EAGAIN. */
@@ -795,7 +781,7 @@ static void watch_done(struct ring_op *op, int res, uint32_t cflags)
 	space_pin(s);
 	if (res >= 0 && (res & POLLERR) && !(res & POLLIN))
 		/* The client cleared O_NONBLOCK, which the descriptions share. */
-		(void)fcntl(s->uffd, F_SETFL, O_NONBLOCK);
+		uffd_unblock(s->uffd);
 	if (res >= 0) /* not at once: others may have waited longer */
 		worker_queue(s->worker, &s->task);
 	if (!(cflags & IORING_CQE_F_MORE)) {

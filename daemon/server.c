@@ -29,6 +29,7 @@
 #include "daemon/process.h"
 #include "daemon/saved.h"
 #include "daemon/twin.h"
+#include "daemon/uffd.h"
 #include "version.h"
 
 #define ACCEPTS_PER_ROUND 64
@@ -655,6 +656,7 @@ static const char *begin_handle(struct conn *c, const struct pgc_msg *msg, int *
 	job->op.done = open_posted;
 	job->sock = job->memfd = -1;
 	job->uffd = take_fd(&fds[0]);
+	uffd_set_seen(job->uffd);
 	job->buffered = take_fd(&fds[1]);
 	job->direct = take_fd(&fds[2]);
 	job->fourth = take_fd(&fds[3]);

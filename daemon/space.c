@@ -369,6 +369,22 @@ uint64_t space_save_address(struct space *s)
 	return addr;
 }
 
+int space_read(struct space *s, struct uffd_msg *ret, int most)
+{
+	uint64_t addr = space_save_address(s);
+	int n;
+
+	twin_reading(s->worker->id, space_record(s), addr);
+	n = uffd_read(s->uffd, s->worker->caps, ret, most);
+	for (int i = 0; i < n; i++)
+		if (ret[i].event == UFFD_EVENT_FORK) {
+			kill_point("fork.read");
+			twin_child((int)ret[i].arg.fork.ufd, space_record(s), addr);
+		}
+	twin_read(s->worker->id);
+	return n;
+}
+
 /* The last segment that ends at or below `addr`, or NULL. */
 static struct range_seg *segment_below(struct space *s, uint64_t addr)
 {

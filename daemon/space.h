@@ -125,6 +125,11 @@ void space_remapped(struct space *s, uint64_t from, uint64_t to, uint64_t len);
  * there are faults, which come first: events are not told apart before they are read, and with that a fork goes on.
  */
 int space_may_read(const struct space *s, int most);
+/*
+ * uffd_read(). A fork goes on in the moment that its event is read, and the child's userfaultfd is the reader's alone: the twin knows of those that have come when
+ * this returns.
+ */
+int space_read(struct space *s, struct uffd_msg *ret, int most);
 /* The same mappings in a forked child's space. */
 int space_copy(struct space *child, struct space *parent);
 /* The slot of its record; UINT32_MAX: it has none. */

@@ -2,8 +2,9 @@
 /*
  * See twin.h. The process is single-threaded and has a copy of the daemon's memory as it was at the start; what changes is in `shared`.
  *
- * Invariant: a userfaultfd whose mark is NONE has just been read, or just been received from a client. Which of them are children of the space that was being
- * read the kernel tells: they serve one of its mappings. A mark goes from NONE to CHILD or OWN to KEPT, and back to NONE before the number is closed.
+ * Invariant: a userfaultfd whose mark is NONE has just been read, or just been received, or is about to be closed. Which of them has just been read its description
+ * tells (uffd_is_new_child()): addresses alone do not, as processes that one has forked have other things mapped where it has that file. Of which space it is a child
+ * the kernel says: it serves one of its mappings. A mark goes from NONE to CHILD or OWN to KEPT, and back to NONE before the number is closed.
  * May call: conn, fdstore, uffd, log, util.
  */
 #include "daemon/twin.h"
@@ -44,7 +45,7 @@
 enum state { NONE, KNOWN, CHILD, OWN, KEPT };  /* from CHILD on it is held */
 
 struct mark { uint64_t addr; struct twin_record record; enum state state; };  /* CHILD: the parent's record */
-struct reading { uint64_t addr, len; struct twin_record record; bool on; };
+struct reading { uint64_t addr; struct twin_record record; bool on; };
 
 /* Plain stores, each by one thread: the other side reads when that thread is gone. */
 struct shared {
@@ -55,6 +56,7 @@ struct shared {
 	struct mark mark[];
 };
 
+static const struct twin_record nobody = { NO_SLOT, 0 };
 static struct shared *shared;
 static unsigned n_marks;
 static pid_t twin_pid;
@@ -64,6 +66,34 @@ static int daemon_pidfd = -1;
 /* --- the process --- */
 
 static struct mark *mark_of(int fd) { return shared && fd >= 0 && (unsigned)fd < n_marks ? &shared->mark[fd] : NULL; }
+
+static bool is_held(int fd)
+{
+	struct mark *m = mark_of(fd);
+
+	return m && m->state >= CHILD;
+}
+
+static void set_mark(int fd, struct mark to)
+{
+	struct mark *m = mark_of(fd);
+	bool was, is = to.state >= CHILD;
+
+	if (!m)
+		return;
+	was = is_held(fd);
+	for (unsigned end = shared->end; end <= (unsigned)fd && !atomic_compare_exchange_weak(&shared->end, &end, (unsigned)fd + 1);)
+		;
+	m->addr = to.addr;
+	m->record = to.record;
+	crash_order();
+	m->state = to.state;
+	crash_order();
+	if (is)
+		uffd_set_seen(fd);
+	if (is != was)
+		atomic_fetch_add_explicit(&shared->children, is ? 1u : -1u, memory_order_relaxed);
+}
 
 /* Calls `fn` for each open descriptor with what /proc says it is. */
 static void each_fd(void (*fn)(int fd, const char *what))
@@ -94,27 +124,41 @@ static void give_to_store(int fd, char kind, uint32_t slot)
 		usleep(1000);
 }
 
+/*
+ * It is a child of one of the spaces that were being read: of the one whose mapping it serves. It need not have that any more, nor need it be known what its parent
+ * has; then there is no choice if only one was, and else it is held for nobody: its faults wait, where they would read zeros.
+ */
+static void find_parent(int fd)
+{
+	struct mark found = { 0, nobody, CHILD };
+	unsigned n = 0;
+
+	for (unsigned w = 0; w < WORKERS_MAX; w++) {
+		const struct reading *r = &shared->reading[w];
+		bool serves = r->on && uffd_serves(fd, r->addr);
+
+		if (serves || (r->on && n == 0))
+			found = (struct mark){ r->addr, r->record, CHILD };
+		else if (r->on)
+			found.record = nobody;
+		n += r->on;
+		if (serves)
+			break;
+	}
+	if (n > 0)
+		set_mark(fd, found);
+}
+
 static void rescue(int fd, const char *what)
 {
 	struct mark *m = mark_of(fd);
 
 	if (!m || strcmp(what, "anon_inode:[userfaultfd]") != 0)
 		return;
-	for (unsigned w = 0; w < WORKERS_MAX && m->state == NONE; w++) {
-		struct reading *r = &shared->reading[w];
-
-		if (r->on && uffd_serves(fd, r->addr, r->len))
-			*m = (struct mark){ r->addr, r->record, CHILD };
-	}
+	if (m->state == NONE && uffd_is_new_child(fd))
+		find_parent(fd);
 	if ((m->state == CHILD || m->state == OWN) && m->record.slot != NO_SLOT && fdstore_active())
 		give_to_store(fd, m->state == OWN ? 'c' : 'o', m->record.slot);
-}
-
-static bool is_held(int fd)
-{
-	struct mark *m = mark_of(fd);
-
-	return m && m->state >= CHILD;
 }
 
 /* The dead daemon's rings first: what is under way in them ends when they are closed. */
@@ -276,11 +320,11 @@ int twin_lock(int fd)
 	return 0;
 }
 
-void twin_reading(unsigned w, struct twin_record r, uint64_t addr, uint64_t len)
+void twin_reading(unsigned w, struct twin_record r, uint64_t addr)
 {
 	if (!shared || w >= WORKERS_MAX)
 		return;
-	shared->reading[w] = (struct reading){ addr, len, r, false };
+	shared->reading[w] = (struct reading){ addr, r, false };
 	crash_order();
 	shared->reading[w].on = true;
 	crash_order();
@@ -294,27 +338,6 @@ void twin_read(unsigned w)
 	shared->reading[w].on = false;
 	crash_order();
 }
-
-static void set_mark(int fd, struct mark to)
-{
-	struct mark *m = mark_of(fd);
-	bool was, is = to.state >= CHILD;
-
-	if (!m)
-		return;
-	was = is_held(fd);
-	for (unsigned end = shared->end; end <= (unsigned)fd && !atomic_compare_exchange_weak(&shared->end, &end, (unsigned)fd + 1);)
-		;
-	m->addr = to.addr;
-	m->record = to.record;
-	crash_order();
-	m->state = to.state;
-	crash_order();
-	if (is != was)
-		atomic_fetch_add_explicit(&shared->children, is ? 1u : -1u, memory_order_relaxed);
-}
-
-static const struct twin_record nobody = { NO_SLOT, 0 };
 
 void twin_knows(int fd) { set_mark(fd, (struct mark){ 0, nobody, KNOWN }); }
 void twin_child(int fd, struct twin_record parent, uint64_t addr) { set_mark(fd, (struct mark){ addr, parent, CHILD }); }

@@ -30,8 +30,8 @@ void twin_stop(void);
  */
 int twin_lock(int fd);
 
-/* Worker `w` is about to read events that may bring children of the space with that record, one of whose mappings is [addr, addr + len). Worker thread. */
-void twin_reading(unsigned w, struct twin_record r, uint64_t addr, uint64_t len);
+/* Worker `w` is about to read events that may bring children of the space with that record, which has something mapped at `addr`. Worker thread. */
+void twin_reading(unsigned w, struct twin_record r, uint64_t addr);
 /* It has read them, and has told of what came. */
 void twin_read(unsigned w);
 

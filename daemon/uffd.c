@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -140,6 +141,8 @@ bool uffd_is_readable(int fd, const struct uffd_caps *caps)
 	return !caps->read_nowait || preadv2(fd, &(struct iovec){ &c, 1 }, 1, -1, RWF_NOWAIT) >= 0 || errno != EOPNOTSUPP;
 }
 
+void uffd_unblock(int fd) { (void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK); }
+
 int uffd_read(int fd, const struct uffd_caps *caps, struct uffd_msg *msg, int n)
 {
 	ssize_t r = -1;
@@ -230,15 +233,51 @@ int uffd_wake_all(int fd)
 	return r;
 }
 
-bool uffd_serves(int fd, uint64_t addr, uint64_t len)
+/*
+ * Is there a mapping that some userfaultfd serves? A copy from what cannot be read changes nothing: it fails with ENOENT where nobody serves, else with EFAULT at
+ * last. True as well where the kernel does not say.
+ */
+static bool is_served(int fd, uint64_t addr)
 {
-	/* What it serves is left as it is, since less is asked for; another's is EBUSY. */
+	struct uffdio_copy c = { .dst = addr, .len = PAGE_SIZE_ };
+	void *unreadable = mmap(NULL, PAGE_SIZE_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	bool served;
+
+	if (unreadable == MAP_FAILED)
+		return true;
+	c.src = (uint64_t)(uintptr_t)unreadable;
+	served = ioctl(fd, UFFDIO_COPY, &c) == 0 || (errno != ENOENT && errno != ESRCH);
+	munmap(unreadable, PAGE_SIZE_);
+	return served;
+}
+
+bool uffd_serves(int fd, uint64_t addr)
+{
+	/* What it serves is left as it is, since less is asked for; another's is EBUSY. What nobody serves would be its from now on. */
 	struct uffdio_register reg = {
-		.range = { .start = addr, .len = len },
+		.range = { .start = addr, .len = PAGE_SIZE_ },
 		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR,
 	};
 
-	return ioctl(fd, UFFDIO_REGISTER, &reg) == 0;
+	return is_served(fd, addr) && ioctl(fd, UFFDIO_REGISTER, &reg) == 0;
+}
+
+/* O_APPEND, which means nothing to a userfaultfd. It belongs to the description, whatever the number. */
+void uffd_set_seen(int fd)
+{
+	int flags = uffd_is_one(fd) ? fcntl(fd, F_GETFL) : -1;
+
+	if (flags >= 0 && !(flags & O_APPEND))
+		(void)fcntl(fd, F_SETFL, flags | O_APPEND);
+}
+
+bool uffd_is_new_child(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+	char c;
+
+	/* Too short for a message: nothing is taken. Only one that a process has made itself can be read so, from Linux 6.10 on. */
+	return flags >= 0 && !(flags & O_APPEND) && preadv2(fd, &(struct iovec){ &c, 1 }, 1, -1, RWF_NOWAIT) < 0 && errno == EOPNOTSUPP;
 }
 
 bool uffd_alive(int fd, uint64_t addr)

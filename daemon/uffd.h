@@ -53,6 +53,8 @@ int uffd_accept(int fd, const struct uffd_caps *caps);
 bool uffd_is_one(int fd);
 /* Is it one that uffd_read() never waits for, whoever else reads it? Set up already or not. */
 bool uffd_is_readable(int fd, const struct uffd_caps *caps);
+/* The client has made it blocking, which all who hold it share. */
+void uffd_unblock(int fd);
 
 /* Reads up to `n` messages. Returns how many, -EAGAIN when there are none, or another errno. Never blocks. */
 /* Faults that wait to be read, which come before events; -errno: not known. */
@@ -71,7 +73,11 @@ int uffd_poison(int fd, uint64_t addr, uint64_t len);
 int uffd_wake(int fd, uint64_t addr, uint64_t len);
 /* Wakes whoever waits at any address: faults that an earlier daemon has read come again. */
 int uffd_wake_all(int fd);
-/* Does this userfaultfd serve the mapping at [addr, addr + len), which one of its process does? A mapping that none serves yet is its from now on. */
-bool uffd_serves(int fd, uint64_t addr, uint64_t len);
+/* Does this userfaultfd serve the mapping at `addr` of its process? One that nobody serves yet stays so. */
+bool uffd_serves(int fd, uint64_t addr);
+/* Marks one that is somebody's by now: a client's, or a forked child's that its reader knows of. What is no userfaultfd is left alone. */
+void uffd_set_seen(int fd);
+/* May it be one that a fork event has just brought, and that nobody has marked? */
+bool uffd_is_new_child(int fd);
 /* Is the process behind it still there? `addr`: any address that was mapped; 0: none is known. */
 bool uffd_alive(int fd, uint64_t addr);

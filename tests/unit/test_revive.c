@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A client of a daemon that is gone, and no memory to learn what it has mapped: it is asked again, and its pages become clean once more. */
 #include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -31,6 +32,16 @@ static int made_uffd(void)
 	return fd;
 }
 
+static int serve(const char *p)
+{
+	struct uffdio_register reg = {
+		.range = { .start = (uintptr_t)p, .len = PAGES * PAGE },
+		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR,
+	};
+
+	return ioctl(s->uffd, UFFDIO_REGISTER, &reg);
+}
+
 static int begin(void **state)
 {
 	struct stat st;
@@ -43,6 +54,7 @@ static int begin(void **state)
 	mapped = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, rig->f->memfd, 0);
 	assert_ptr_not_equal(mapped, MAP_FAILED);
 	assert_int_equal(space_new(&s, rig->f, made_uffd()), 0);
+	assert_int_equal(serve(mapped), 0);
 	s->writable = s->has_handle = true;
 	s->pid = getpid();
 	s->revived = revived;
@@ -110,6 +122,23 @@ static void what_is_known_is_not_learned_twice(void **state)
 	assert_int_equal(frame_refs_at(&rig->f->refs, 0, NULL), 1);
 }
 
+/* Its client is about to have another userfaultfd serve it, or to unmap it; or that mapping is gone already, and what is there is another's. */
+static void what_nobody_serves_is_left_alone(void **state)
+{
+	char *other = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, rig->f->memfd, 0);
+	struct uffdio_register reg = { .range = { .start = (uintptr_t)other, .len = PAGES * PAGE }, .mode = UFFDIO_REGISTER_MODE_MISSING };
+	int another = made_uffd();
+
+	assert_ptr_not_equal(other, MAP_FAILED);
+	fault_watch(s);
+	revive_ask(s);
+	rig_run(rig, &known, 0);
+	assert_int_equal(s->maps.map.n, 1);
+	assert_int_equal(ioctl(another, UFFDIO_REGISTER, &reg), 0);
+	close(another);
+	munmap(other, PAGES * PAGE);
+}
+
 /* Its end does not wait for memory either. */
 static void a_space_ends_while_it_waits_for_memory(void **state)
 {
@@ -126,6 +155,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_is_mapped_is_learned, begin, end),
 		cmocka_unit_test_setup_teardown(without_memory_it_is_asked_again, begin, end),
 		cmocka_unit_test_setup_teardown(what_is_known_is_not_learned_twice, begin, end),
+		cmocka_unit_test_setup_teardown(what_nobody_serves_is_left_alone, begin, end),
 		cmocka_unit_test_setup_teardown(a_space_ends_while_it_waits_for_memory, begin, end),
 	};
 
