@@ -106,21 +106,30 @@ static unsigned take_store(struct worker *w, uint32_t slot, int fds[8])
 	return n;
 }
 
-/* Userfaultfds that are passed are nobody's that was just forked: the twin must not take them for such (twin.h). So one of them is closed like this. */
+/* Userfaultfds that are passed are nobody's that was just forked: the twin must not take them for such, and holds children's (twin.h). So one of them is closed like this. */
 static void close_uffd(int fd)
 {
 	twin_forget(fd);
 	close(fd);
 }
 
-static void know_passed(void)
+static void know_passed(const struct state *state)
 {
 	unsigned n;
 	struct fdstore_fd *p = fdstore_passed(&n);
 
-	for (unsigned i = 0; i < n; i++)
-		if (p[i].fd >= 0 && *p[i].name && strchr("hco", *p[i].name))
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t slot = *p[i].name ? strtoull(p[i].name + 1, NULL, 10) : UINT64_MAX;
+		bool child = *p[i].name == 'c' || *p[i].name == 'o';
+		const struct pgc_saved_handle *r = child && slot < state->params.handles ? &state->saved_handles[slot] : NULL;
+
+		if (p[i].fd < 0 || (!child && *p[i].name != 'h'))
+			continue;
+		if (r && saved_check_handle(r))
+			twin_child_passed(p[i].fd, (struct twin_record){ (uint32_t)slot, r->id }, *p[i].name == 'o', r->last_addr);
+		else
 			twin_knows(p[i].fd);
+	}
 }
 
 /*
@@ -665,7 +674,7 @@ int restore_begin(struct server *s)
 	handle_late_child_hook = restore_late_child;
 	if (r < 0)
 		return r;
-	know_passed();
+	know_passed(&s->state);
 	kill_point("restore.clients_found");
 	for (unsigned i = 0; i < s->n_workers; i++) {
 		struct worker *w = &s->workers[i];

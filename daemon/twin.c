@@ -4,7 +4,8 @@
  *
  * Invariant: a userfaultfd whose mark is NONE has just been read, or just been received, or is about to be closed. Which of them has just been read its description
  * tells (uffd_is_new_child()): addresses alone do not, as processes that one has forked have other things mapped where it has that file. Of which space it is a child
- * the kernel says: it serves one of its mappings. A mark goes from NONE to CHILD or OWN to KEPT, and back to NONE before the number is closed.
+ * the kernel says: it serves one of its mappings. A mark goes from NONE to CHILD or OWN to KEPT, and back to NONE before the number is closed. What was passed to the
+ * daemon begins at KEPT or KEPT_CHILD.
  * May call: conn, fdstore, uffd, log, util.
  */
 #include "daemon/twin.h"
@@ -42,9 +43,9 @@
 #define LOCKS_MAX   4u
 #define LOCK_TRIES  500              /* of 10 ms */
 
-enum state { NONE, KNOWN, CHILD, OWN, KEPT };  /* from CHILD on it is held */
+enum state { NONE, KNOWN, CHILD, OWN, KEPT_CHILD, KEPT };  /* from CHILD on it is held */
 
-struct mark { uint64_t addr; struct twin_record record; enum state state; };  /* CHILD: the parent's record */
+struct mark { uint64_t addr; struct twin_record record; enum state state; };  /* CHILD, KEPT_CHILD: the parent's record */
 struct reading { uint64_t addr; struct twin_record record; bool on; };
 
 /* Plain stores, each by one thread: the other side reads when that thread is gone. */
@@ -206,7 +207,7 @@ static bool hand_over(int fd, const struct mark *k)
 		return false;
 	if (conn_send(sock, &m, NULL, 0) < 0 || !answered(sock, PGC_MSG_HELLO, &status) || status != 0)
 		return false;
-	m = (struct pgc_msg){ .type = PGC_MSG_CHILD, .tag = 2, .child = { k->record.id, k->addr, k->record.slot, k->state == CHILD } };
+	m = (struct pgc_msg){ .type = PGC_MSG_CHILD, .tag = 2, .child = { k->record.id, k->addr, k->record.slot, k->state == CHILD || k->state == KEPT_CHILD } };
 	return conn_send(sock, &m, &fd, 1) == 0 && answered(sock, PGC_MSG_CHILD, &status) && status == 0;
 }
 
@@ -351,5 +352,7 @@ void twin_child_kept(int fd, struct twin_record own)
 	if (m && (m->state == CHILD || m->state == OWN))
 		set_mark(fd, (struct mark){ m->addr, own, KEPT });
 }
+
+void twin_child_passed(int fd, struct twin_record r, bool of_parent, uint64_t addr) { set_mark(fd, (struct mark){ addr, r, of_parent ? KEPT_CHILD : KEPT }); }
 
 void twin_forget(int fd) { set_mark(fd, (struct mark){ 0, nobody, NONE }); }

@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* A record of saved_handles: its slot (UINT32_MAX: none) and its id, which no other ever has. */
@@ -43,5 +44,10 @@ void twin_child(int fd, struct twin_record parent, uint64_t addr);
 void twin_child_own(int fd, struct twin_record own, uint64_t addr);
 /* And is kept under it. */
 void twin_child_kept(int fd, struct twin_record own);
+/*
+ * One that an earlier daemon had and this one has not come to yet: kept under its own record or, `of_parent`, under its parent's. Earlier twins end as soon as the
+ * daemon is ready, which may be long before that.
+ */
+void twin_child_passed(int fd, struct twin_record r, bool of_parent, uint64_t addr);
 /* Before it is closed. */
 void twin_forget(int fd);

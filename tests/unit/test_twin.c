@@ -97,10 +97,10 @@ static int end(void **state)
 }
 
 /*
- * A daemon that dies as soon as it has read `forks` events, with no word of what they brought; `seen`: but it has marked that. It reads the events of a space that has
+ * A daemon that dies as soon as it has read `forks` events, with no word of what they brought, or when `learn` has been told. It reads the events of a space that has
  * something at `page`, as this process has. Returns its number; it has begun.
  */
-static pid_t start_daemon(int forks, bool seen)
+static pid_t start_daemon(int forks, void (*learn)(int fd))
 {
 	int ready[2];
 	pid_t pid;
@@ -117,8 +117,8 @@ static pid_t start_daemon(int forks, bool seen)
 		twin_reading(1, record, (uintptr_t)page);
 		while (forks > 0) {
 			(void)poll(&(struct pollfd){ .fd = uffd, .events = POLLIN }, 1, -1);
-			if (uffd_read(uffd, &caps, &m, 1) == 1 && m.event == UFFD_EVENT_FORK && --forks == 0 && seen)
-				uffd_set_seen((int)m.arg.fork.ufd);
+			if (uffd_read(uffd, &caps, &m, 1) == 1 && m.event == UFFD_EVENT_FORK && --forks == 0 && learn)
+				learn((int)m.arg.fork.ufd);
 		}
 		(void)kill(getpid(), SIGKILL);
 	}
@@ -191,7 +191,7 @@ static void a_clients_userfaultfd_is_nobodys_child(void **state)
 
 	page = new_page();
 	assert_int_equal(uffd_accept(uffd, &(struct uffd_caps){ .features = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM }), 0);
-	daemon = start_daemon(0, false);
+	daemon = start_daemon(0, NULL);
 	serve(page);
 	assert_int_equal(write(go[1], "", 1), 1);
 	assert_int_equal(brought(daemon, &c, &fd), 0);
@@ -207,7 +207,7 @@ static void fork_child(void)
 	assert_true(child > 0);
 }
 
-static pid_t daemon_that_reads_a_fork(bool seen)
+static pid_t daemon_that_reads_a_fork(void (*learn)(int fd))
 {
 	pid_t daemon;
 
@@ -215,7 +215,7 @@ static pid_t daemon_that_reads_a_fork(bool seen)
 		skip();
 	page = new_page();
 	assert_int_equal(uffd_accept(uffd, &caps), 0);
-	daemon = start_daemon(1, seen);
+	daemon = start_daemon(1, learn);
 	serve(page);
 	assert_int_equal(write(go[1], "", 1), 1);
 	fork_child();
@@ -224,7 +224,7 @@ static pid_t daemon_that_reads_a_fork(bool seen)
 
 static void a_child_that_was_just_read_is_handed_over(void **state)
 {
-	pid_t daemon = daemon_that_reads_a_fork(false);
+	pid_t daemon = daemon_that_reads_a_fork(NULL);
 	struct pgc_child c;
 	int fd;
 
@@ -239,12 +239,33 @@ static void a_child_that_was_just_read_is_handed_over(void **state)
 /* An earlier twin has sent it, and still has it, as it had no answer. */
 static void a_child_that_somebody_knew_is_not(void **state)
 {
-	pid_t daemon = daemon_that_reads_a_fork(true);
+	pid_t daemon = daemon_that_reads_a_fork(uffd_set_seen);
 	struct pgc_child c;
 	int fd;
 
 	assert_int_equal(brought(daemon, &c, &fd), 0);
 }
+
+static void keep_own(int fd) { twin_child_passed(fd, record, false, (uintptr_t)page); }
+static void keep_of_parent(int fd) { twin_child_passed(fd, record, true, (uintptr_t)page); }
+
+static void assert_passed_on(void (*learn)(int fd), bool of_parent)
+{
+	pid_t daemon = daemon_that_reads_a_fork(learn);
+	struct pgc_child c;
+	int fd;
+
+	assert_int_equal(brought(daemon, &c, &fd), 1);
+	assert_int_equal(c.of_parent, of_parent);
+	assert_int_equal(c.slot, record.slot);
+	assert_int_equal(c.id, record.id);
+	assert_true(uffd_serves(fd, (uintptr_t)page));
+	close(fd);
+}
+
+/* With what keeps descriptors it has died before any worker came to it, and earlier twins ended when it was ready. */
+static void a_child_that_was_passed_is_handed_over(void **state) { assert_passed_on(keep_own, false); }
+static void a_child_that_was_passed_as_its_parents_is_handed_over(void **state) { assert_passed_on(keep_of_parent, true); }
 
 int main(void)
 {
@@ -252,6 +273,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_clients_userfaultfd_is_nobodys_child, begin, end),
 		cmocka_unit_test_setup_teardown(a_child_that_was_just_read_is_handed_over, begin, end),
 		cmocka_unit_test_setup_teardown(a_child_that_somebody_knew_is_not, begin, end),
+		cmocka_unit_test_setup_teardown(a_child_that_was_passed_is_handed_over, begin, end),
+		cmocka_unit_test_setup_teardown(a_child_that_was_passed_as_its_parents_is_handed_over, begin, end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
