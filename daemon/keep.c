@@ -363,16 +363,17 @@ static bool is_from_daemon(struct keep *k, pid_t pid)
 	return false;
 }
 
-/* What dead daemons' twins hold the daemon has by now. */
+/* What dead daemons' twins hold the daemon has by now, and its own twin holds. That one must stay when the daemon is dead already: as our child, then. */
 static void end_twins(struct keep *k)
 {
 	char path[64], *line = NULL, *save = NULL;
+	siginfo_t si = { 0 };
 	size_t room = 0;
 	FILE *f;
 
 	snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
 	f = fopen(path, "re");
-	if (f && getline(&line, &room, f) > 0)
+	if (f && getline(&line, &room, f) > 0 && waitid(P_PID, (id_t)k->pid, &si, WEXITED | WNOHANG | WNOWAIT) == 0 && si.si_pid == 0)
 		for (char *t = strtok_r(line, " \n", &save); t; t = strtok_r(NULL, " \n", &save))
 			if (atoi(t) > 0 && atoi(t) != k->pid)
 				kill(atoi(t), SIGKILL);

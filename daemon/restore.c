@@ -549,6 +549,11 @@ static int late_child(struct open_job *job, struct space **ret)
 	f = w->file_of[r->file - w->file_slots.first];
 	if (m->of_parent || !f || !f->store || (fdstore_active() && !f->memory_kept))
 		return -EAGAIN;
+	if (is_known(f, job->uffd)) { /* another twin was first, which had it as its parent's: it has a new record */
+		attach_child_came(w, m->slot);
+		attach_drop_handle(w, m->slot);
+		return 0;
+	}
 	e = restore_child(w, m->slot, f, take_fd(&job->uffd), ret);
 	if (e < 0)
 		return e;

@@ -312,6 +312,8 @@ static int api_drop(struct handle *h)
 		control = -1;
 		return options.kills || options.inject ? 0 : -EPROTO; /* the daemon has died */
 	}
+	if (m.status == EAGAIN && options.kill_total)
+		return 0; /* the client that has the file's memory is still to come */
 	return m.status == ENOENT || inject_expects(-(long)m.status) ? 0 : -(int)m.status;
 }
 
