@@ -62,6 +62,11 @@ int file_wait(struct waiting *w, unsigned ms)
 	return w->interrupted && clock_ms() - w->since >= INTERRUPT_MS ? -EINTR : 0;
 }
 
+void file_not_waited(struct waiting *w, uint64_t from)
+{
+	w->since += clock_ms() - from;
+}
+
 static void file_link(struct pgc_file *f)
 {
 	pthread_mutex_lock(&lib.lock);
@@ -302,6 +307,7 @@ static bool worth_waiting(int r)
 int file_connect(struct pgc_file *f)
 {
 	struct waiting w = { .since = clock_ms() };
+	uint64_t from;
 	int r = 0;
 
 	if (fork_unseen())
@@ -310,9 +316,11 @@ int file_connect(struct pgc_file *f)
 		return 0;
 	pthread_mutex_lock(&f->connect_lock);
 	while (f->stale) {
+		from = clock_ms();
 		r = file_shake(f);
 		if (r == 0)
 			break;
+		file_not_waited(&w, from);
 		file_disconnect(f);
 		if (f->memfd >= 0) { /* in a forked child: as with a connection that died */
 			if (r == -ESTALE && !f->no_clone) {

@@ -286,6 +286,8 @@ int file_attach(struct pgc_file *f, bool may_end);
 /* A pause between two tries to reach a daemon, the first of which was at `since`; no lock is held. -EINTR: the call is to end, see fd_hooks. */
 struct waiting { uint64_t since; bool interrupted; };
 int file_wait(struct waiting *w, unsigned ms);
+/* What has been done from then until now was an attempt, and no wait: a daemon may have worked on it for long before it died. */
+void file_not_waited(struct waiting *w, uint64_t from);
 /* How long to wait for the next daemon, in milliseconds, 0 for ever: the environment's setting, else `daemons`, which the last daemon told. */
 uint64_t file_orphan_ms(uint64_t daemons);
 /* One try, which waits for nobody. -EAGAIN: not yet. */

@@ -131,6 +131,7 @@ static int request(struct pgc_msg *m)
 {
 	struct waiting w = { .since = clock_ms() };
 	struct pgc_msg reply;
+	uint64_t from;
 	int r;
 	NO_CANCEL;
 	ENTER;
@@ -138,8 +139,10 @@ static int request(struct pgc_msg *m)
 	if (fork_unseen())
 		fork_late();
 	do {
+		from = clock_ms();
 		reply = *m;
 		r = ask_once(&reply);
+		file_not_waited(&w, from);
 	} while (r < 0 && (r = wait_for_daemon(r, &w)) == 0);
 	if (r == 0)
 		*m = reply;
@@ -162,7 +165,8 @@ int ctl_stat(const struct stat *st, struct pgc_stat_reply *ret)
 	return r;
 }
 
-static int sync_once(struct pgc_msg m)
+/* By a connection of its own, with no lock. The reply is in *m. */
+static int ask_alone_once(struct pgc_msg *m)
 {
 	struct conn c;
 	int r = make(&c);
@@ -171,23 +175,47 @@ static int sync_once(struct pgc_msg m)
 		return r;
 	r = greet(&c);
 	if (r == 0)
-		r = conn_request(&c, &m, NULL, 0, NULL, 0);
+		r = conn_request(&c, m, NULL, 0, NULL, 0);
 	conn_destroy(&c);
 	return r;
 }
 
-int ctl_sync(dev_t dev, ino_t ino)
+static int ask_alone(struct pgc_msg *m)
 {
-	struct pgc_msg m = { .type = PGC_CTL_SYNC, .ctl_file = { .dev = dev, .ino = ino, .wait = 1 } };
 	struct waiting w = { .since = clock_ms() };
+	struct pgc_msg reply;
+	uint64_t from;
 	int r;
 	NO_CANCEL;
 	ENTER;
 
 	if (fork_unseen())
 		fork_late();
-	do
-		r = sync_once(m);
-	while (r < 0 && (r = wait_for_daemon(r, &w)) == 0);
+	do {
+		from = clock_ms();
+		reply = *m;
+		r = ask_alone_once(&reply);
+		file_not_waited(&w, from);
+	} while (r < 0 && (r = wait_for_daemon(r, &w)) == 0);
+	if (r == 0)
+		*m = reply;
+	return r;
+}
+
+int ctl_sync(dev_t dev, ino_t ino)
+{
+	struct pgc_msg m = { .type = PGC_CTL_SYNC, .ctl_file = { .dev = dev, .ino = ino, .wait = 1 } };
+	int r = ask_alone(&m);
+
 	return r == -ENOENT ? 0 : r;
+}
+
+int ctl_daemon(pid_t *ret)
+{
+	struct pgc_msg m = { .type = PGC_CTL_STATUS };
+	int r = ask_alone(&m);
+
+	if (r == 0)
+		*ret = (pid_t)m.ctl_status_reply.pid;
+	return r;
 }

@@ -6,7 +6,7 @@
 
 /*
  * What the cache makes of `st`, what the kernel says of a file, in *ret: size, blocks, mtime and ctime. -ENOENT: it has nothing of the file, so that is the truth; others: no
- * answer. Both functions open a scope.
+ * answer. All functions open a scope.
  */
 HIDDEN int ctl_stat(const struct stat *st, struct pgc_stat_reply *ret);
 /*
@@ -14,3 +14,5 @@ HIDDEN int ctl_stat(const struct stat *st, struct pgc_stat_reply *ret);
  * is about to run another program.
  */
 HIDDEN int ctl_sync(dev_t dev, ino_t ino);
+/* The process that serves now; one that died is waited for. As above. */
+HIDDEN int ctl_daemon(pid_t *ret);

@@ -32,7 +32,8 @@
 #include "exec.h"
 
 #define INTERPRETERS_MAX 4     /* one script that is another's interpreter, and so on */
-#define BUSY_TRIES 500         /* of a millisecond */
+#define BUSY_TRIES 500         /* of a millisecond, with one daemon */
+#define BUSY_LOOK  100         /* tries until it is asked whether it is still there */
 
 extern char **environ;
 
@@ -145,15 +146,28 @@ void image_write_out(const struct image *im)
 	errno = saved;
 }
 
-bool image_busy(const struct image *im, unsigned *tries)
+/* What one that died had open its keeper has, and the next one lets go of it. */
+static void wait_for_next_daemon(struct busy *b)
+{
+	pid_t now = b->daemon;
+
+	if (ctl_daemon(&now) == 0 && now != b->daemon) {
+		b->daemon = now;
+		b->tries = 0;
+	}
+}
+
+bool image_busy(const struct image *im, struct busy *b)
 {
 	char abs[4096];
 	int fd;
 
-	if (*tries >= BUSY_TRIES || !path_maybe(im->path) || !*im->path ||
-	    !(im->search ? search_path(im->path, is_ours) : path_is_ours(im->dirfd, im->path, abs, &fd)))
+	if (!path_maybe(im->path) || !*im->path || !(im->search ? search_path(im->path, is_ours) : path_is_ours(im->dirfd, im->path, abs, &fd)))
 		return false;
-	(*tries)++;
+	if (b->tries % BUSY_LOOK == 0)
+		wait_for_next_daemon(b);
+	if (b->tries++ >= BUSY_TRIES)
+		return false;
 	nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	return true;
 }
@@ -383,7 +397,7 @@ static void forked(void)
 static int run(const struct image *im, char *const argv[], char *const envp[])
 {
 	struct env_copy e CLEANUP(env_free) = env_complete(envp);
-	unsigned tries = 0;
+	struct busy busy = { 0 };
 	int r;
 
 	image_write_out(im);
@@ -395,7 +409,7 @@ static int run(const struct image *im, char *const argv[], char *const envp[])
 			r = REAL(execve)(im->path, argv, e.envp);
 		else
 			r = REAL(execveat)(im->dirfd, im->path, argv, e.envp, im->flags);
-	} while (r < 0 && errno == ETXTBSY && image_busy(im, &tries));
+	} while (r < 0 && errno == ETXTBSY && image_busy(im, &busy));
 	inherit_end();
 	return r;
 }

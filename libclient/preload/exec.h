@@ -15,9 +15,10 @@ struct image {
 HIDDEN void image_write_out(const struct image *im);
 /*
  * The kernel refuses with ETXTBSY to run what somebody may write. The daemon lets go of a file some time after its last handle. True: it is one of
- * ours and it was waited a little, so try again. `tries` begins with 0.
+ * ours and it was waited a little, so try again. A daemon that dies meanwhile does not count. `busy` begins with zeros.
  */
-HIDDEN bool image_busy(const struct image *im, unsigned *tries);
+struct busy { unsigned tries; pid_t daemon; };
+HIDDEN bool image_busy(const struct image *im, struct busy *busy);
 
 /* An environment that has the library's variables in it: the program's own where it has them, else a copy. */
 struct env_copy {

@@ -271,7 +271,7 @@ static int spawn(__typeof__(&posix_spawn) real, bool search, pid_t *pid, const c
 	bool recorded = fa && __atomic_load_n(&any_actions, __ATOMIC_RELAXED);
 	struct for_child child;
 	char whole[PATH_MAX];
-	unsigned tries = 0;
+	struct busy busy = { 0 };
 	int r = 0;
 
 	child.own = child.given.n_kept = child.given.n_closed = 0;
@@ -286,7 +286,7 @@ static int spawn(__typeof__(&posix_spawn) real, bool search, pid_t *pid, const c
 		inherit_begin(&child.given);
 		do
 			r = real(pid, path, fa, attr, argv, e.envp);
-		while (r == ETXTBSY && image_busy(&im, &tries));
+		while (r == ETXTBSY && image_busy(&im, &busy));
 		inherit_end();
 	}
 	close_for_child(&child);

@@ -631,6 +631,18 @@ static void act_run_program(char **arg)
 	expect_text(fd, TEXT);
 }
 
+static void act_run_busy(char **arg)
+{
+	pid_t pid = fork();
+
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		execl(arg[0], arg[0], NULL);
+		FAIL("execl: %s", strerror(errno));
+	}
+	expect_exit_0(pid);
+}
+
 static void act_duplicates(char **arg)
 {
 	int fd = open_checked(arg[0], O_RDONLY), again = dup(fd), other = open_checked(arg[0], O_RDONLY);
@@ -660,7 +672,7 @@ static const struct { const char *name; void (*fn)(char **arg); } acts[] = {
 	{ "environment-kept", act_environment_kept }, { "run-written", act_run_written }, { "load-written", act_load_written },
 	{ "system", act_system },
 	{ "vfork", act_vfork }, { "daemon", act_daemon }, { "threads", act_threads }, { "read-rest", act_read_rest }, { "refused", act_refused }, { "without-library", act_without_library },
-	{ "run-program", act_run_program }, { "duplicates", act_duplicates }, { "read-duplicates", act_read_duplicates },
+	{ "run-program", act_run_program }, { "run-busy", act_run_busy }, { "duplicates", act_duplicates }, { "read-duplicates", act_read_duplicates },
 };
 
 /* ---- the tests ---- */
@@ -755,6 +767,51 @@ SYSTEM_TEST(shells_redirect_for_programs)
 	CHECK(strcmp(text, TEXT TEXT TEXT) == 0);
 }
 
+static void runs_program(struct peer *p, void *arg)
+{
+	peer_hear(p);
+	ACT("run-busy", arg);
+}
+
+/* Copies a program through the cache: nothing of it is in the store, and the handle stays open. */
+static struct pgc_file *program_being_written(const char *path)
+{
+	struct pgc_file *f = open_file(path, O_RDWR | O_CREAT);
+	char *bytes = malloc(1 << 20);
+	int in = open("/bin/true", O_RDONLY | O_CLOEXEC);
+	ssize_t n = read(in, bytes, 1 << 20);
+
+	CHECK(n > 0);
+	CHECK_EQ(pgc_pwrite(f, bytes, (size_t)n, 0), n);
+	CHECK_EQ(chmod(path, 0755), 0);
+	close(in);
+	free(bytes);
+	return f;
+}
+
+/* The program is busy until its writer's handle is closed, and for that there is no daemon for longer than exec waits with one. */
+SYSTEM_TEST(a_program_just_written_is_run_by_the_next_daemon, .keep = true)
+{
+	char *path = served("program");
+	struct peer *p;
+	struct pgc_file *f;
+	pid_t daemon;
+
+	prepare();
+	p = peer_start(runs_program, path);
+	f = program_being_written(path);
+	daemon = daemon_pid();
+	peer_tell(p, 0);
+	WAIT_UNTIL(file_state(path).dirty == 0 && file_state(path).writeback == 0); /* the write-out before the exec ... */
+	usleep(50000);                                                              /* ... which is tried for ten times that */
+	CHECK_EQ(kill(env.daemon, SIGSTOP), 0);
+	CHECK(kill(daemon, SIGKILL) == 0 || errno == ESRCH);
+	CHECK_EQ(pgc_close(f), 0);
+	usleep(1500000);
+	CHECK_EQ(kill(env.daemon, SIGCONT), 0);
+	peer_join(p);
+}
+
 SYSTEM_TEST(env_i_does_not_take_the_library_away)
 {
 	prepare();
@@ -796,6 +853,7 @@ static int tests(void)
 		cmocka_unit_test(threads_spawn_at_the_same_time),
 		cmocka_unit_test(a_program_without_the_library_is_refused),
 		cmocka_unit_test(shells_redirect_for_programs),
+		cmocka_unit_test(a_program_just_written_is_run_by_the_next_daemon),
 		cmocka_unit_test(env_i_does_not_take_the_library_away),
 #ifdef STATIC_PROGRAM
 		cmocka_unit_test(a_static_program_is_refused),
