@@ -14,6 +14,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <spawn.h>
+#include <stdatomic.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -32,6 +33,27 @@ static char base[96];           /* folder of the program */
 static bool base_small, base_bpf;
 static const char *group_name;
 static unsigned test_number;
+
+/* With PGC_TEST_KILL_MS. The process that cmocka runs in kills the daemons of its tests. */
+enum kill_state {
+	KILL_NO,                /* no daemon, or one that is to stop */
+	KILL_MAY,               /* `keeper` has one, or is about to start it */
+	KILL_NOW,               /* it is being done */
+};
+static struct {
+	_Atomic unsigned state;         /* enum kill_state. The test changes MAY to NO and NO to MAY, the killer MAY to NOW and back; seq_cst */
+	_Atomic pid_t keeper;           /* set before `state` is MAY */
+} *killed;                              /* shared with the test */
+static struct {
+	unsigned every_ms;              /* 0: daemons are left alone */
+	uint64_t watched_ms, all_watched_ms; /* how long there was a daemon that served, in this test and in those before */
+	uint64_t next_ms, rng;          /* on the clock of both */
+	uint64_t dead_ms;               /* when the last one died; 0: nobody in this test */
+	bool serves;                    /* since the last death a daemon has answered ... */
+	int asked;                      /* ... else where one is asked; -1: nowhere */
+	pid_t last;                     /* who was killed; its keeper may not have reaped it */
+	unsigned deaths;                /* of all tests, as keepers tell */
+} killer;
 
 /* --- failing --- */
 
@@ -66,6 +88,11 @@ uint64_t now_ms(void)
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
+unsigned patience(void)
+{
+	return getenv("PGC_TEST_KILL_MS") ? 3 : 1;
+}
+
 static void pause_ms(unsigned ms)
 {
 	nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000l}, NULL);
@@ -74,7 +101,7 @@ static void pause_ms(unsigned ms)
 /* Waits for `pid` with an end. False: it is still running. */
 static bool wait_with_end(pid_t pid, int *ret_status, uint64_t ms)
 {
-	uint64_t end = now_ms() + ms;
+	uint64_t end = now_ms() + ms * patience();
 
 	for (;;) {
 		pid_t r = waitpid(pid, ret_status, WNOHANG);
@@ -233,6 +260,204 @@ void unlock_memory(void *p, size_t n)
 	CHECK(syscall(SYS_munlock, p, n) == 0);
 }
 
+/* --- the daemon's deaths --- */
+
+bool under_keeper(void)
+{
+	return env.options->keep || killer.every_ms > 0;
+}
+
+static void kills_begin(pid_t keeper)
+{
+	if (!killer.every_ms)
+		return;
+	atomic_store(&killed->keeper, keeper);
+	atomic_store(&killed->state, KILL_MAY);
+}
+
+/* When this has returned nobody is killed any more. */
+static void kills_end(void)
+{
+	unsigned may = KILL_MAY;
+
+	if (!killer.every_ms)
+		return;
+	while (!atomic_compare_exchange_strong(&killed->state, &may, KILL_NO) && may != KILL_NO) {
+		may = KILL_MAY;
+		pause_ms(1);
+	}
+}
+
+static uint64_t killer_clock(void)
+{
+	return killer.all_watched_ms + killer.watched_ms;
+}
+
+static void killer_schedule(void)
+{
+	uint64_t x = killer.rng = killer.rng * 6364136223846793005ull + 1442695040888963407ull;
+
+	killer.next_ms = killer_clock() + killer.every_ms / 2 + (x >> 33) % (killer.every_ms + 1);
+}
+
+/* What was spared one test's daemon is not the next one's. */
+static void killer_unspare(void)
+{
+	if (killer.next_ms > killer_clock() + killer.every_ms * 3 / 2)
+		killer_schedule();
+}
+
+/* It serves at least as long as the test has waited for it: else a busy machine would do little but start daemons. */
+static void killer_spare(void)
+{
+	uint64_t next = killer_clock() + now_ms() - killer.dead_ms;
+
+	if (killer.dead_ms && killer.next_ms < next)
+		killer.next_ms = next;
+}
+
+/* The keeper's child that is a daemon: not yet the keeper's program, and not what a dead one has left for a moment. 0: none at this moment. */
+static pid_t daemon_of(pid_t keeper)
+{
+	char path[64], *children, *name;
+	pid_t pid, found = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)keeper, (int)keeper);
+	children = read_whole(path);
+	for (char *save = NULL, *t = strtok_r(children, " ", &save); t && !found; t = strtok_r(NULL, " ", &save)) {
+		pid = (pid_t)atoi(t);
+		snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+		name = read_whole(path);
+		if (pid > 0 && pid != killer.last && *name && strcmp(name, "pgc-twin\n") != 0 && strcmp(name, "pagecached-keep\n") != 0)
+			found = pid;
+		free(name);
+	}
+	free(children);
+	return found;
+}
+
+/* Connects as a control connection; the answer is still to come. -1: nobody listens. */
+static int say_hello(int flags)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	struct pgc_msg m = {
+		.type = PGC_MSG_HELLO, .tag = 1,
+		.hello = {.magic = PGC_WIRE_MAGIC, .version = PGC_WIRE_VERSION, .role = PGC_ROLE_CONTROL},
+	};
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | flags, 0);
+
+	CHECK(fd >= 0 && strlen(env.socket) < sizeof(a.sun_path));
+	strcpy(a.sun_path, env.socket);
+	if (connect(fd, (struct sockaddr *)&a, sizeof(a)) != 0 || send(fd, &m, sizeof(m), MSG_NOSIGNAL) != sizeof(m)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static void killer_forget(void)
+{
+	if (killer.asked >= 0)
+		close(killer.asked);
+	killer.asked = -1;
+	killer.serves = false;
+}
+
+/* Does not wait: one that never comes to serve must not be killed again, since its keeper would give up. */
+static void killer_ask(void)
+{
+	struct pgc_msg m;
+	ssize_t n;
+
+	if (killer.asked < 0)
+		killer.asked = say_hello(SOCK_NONBLOCK);
+	if (killer.asked < 0)
+		return;
+	n = recv(killer.asked, &m, sizeof(m), 0);
+	if (n < 0 && errno == EAGAIN)
+		return;
+	killer_forget();
+	if (n != sizeof(m) || m.status != 0)
+		return;
+	killer.serves = true;
+	killer_spare();
+}
+
+/* Called all the time while a test runs. */
+static void killer_poll(void)
+{
+	static uint64_t before;
+	uint64_t now = now_ms(), passed = now - before;
+	unsigned may = KILL_MAY;
+	pid_t pid;
+
+	before = now;
+	if (atomic_load(&killed->state) == KILL_NO) {
+		killer_forget();
+		return;
+	}
+	if (!killer.serves) {
+		killer_ask();
+		return;
+	}
+	killer.watched_ms += passed;
+	if (killer_clock() < killer.next_ms || !atomic_compare_exchange_strong(&killed->state, &may, KILL_NOW))
+		return;
+	pid = daemon_of(atomic_load(&killed->keeper));
+	if (pid > 0 && kill(pid, SIGKILL) == 0) {
+		killer.last = pid;
+		killer.dead_ms = now;
+		killer_schedule();
+		killer_forget();
+	}
+	atomic_store(&killed->state, KILL_MAY);
+}
+
+/* After a test, before its log goes. Not that a signal was sent counts, but what the keeper has seen. False: it was long enough, and nobody died. */
+static bool killer_look(const char *name)
+{
+	static const char death[] = "was killed by signal 9";
+	char *log = read_whole(env.log);
+	uint64_t watched = killer.watched_ms;
+	unsigned deaths = 0;
+
+	for (const char *p = log; (p = strstr(p, death)); p += strlen(death))
+		deaths++;
+	free(log);
+	killer.deaths += deaths;
+	killer.all_watched_ms += watched;
+	killer.watched_ms = killer.dead_ms = 0;
+	killer_unspare();
+	killer_forget();
+	atomic_store(&killed->state, KILL_NO);
+	if (deaths > 0 || watched < 3 * killer.every_ms + 1000)
+		return true;
+	fprintf(stderr, "%s: the daemon was to die every %u ms, and has not died in %" PRIu64 " ms\n", name, killer.every_ms, watched);
+	return false;
+}
+
+static void killer_prepare(void)
+{
+	const char *ms = getenv("PGC_TEST_KILL_MS");
+
+	killer.every_ms = ms ? (unsigned)atoi(ms) : 0;
+	if (!killer.every_ms)
+		return;
+	killed = shared_memory(sizeof(*killed));
+	killer.asked = -1;
+	killer.rng = now_ms() ^ (uint64_t)getpid() << 32;
+	killer_schedule();
+}
+
+/* False: no test saw a death, though some were run. */
+static bool killer_sum(const char *group, bool all)
+{
+	if (!killer.every_ms)
+		return true;
+	printf("%s: the daemon was killed %u times in %" PRIu64 " ms\n", group, killer.deaths, killer.all_watched_ms);
+	return killer.deaths > 0 || !all;
+}
+
 /* --- the daemon --- */
 
 char *daemon_log(void)
@@ -277,7 +502,7 @@ pid_t daemon_spawn(const char *log, char *const extra[])
 	snprintf(workers, sizeof(workers), "%u", o->workers ? o->workers : 2);
 	while (argv[n])
 		n++;
-	if (o->keep)
+	if (under_keeper())
 		argv[n++] = "--keep";
 	for (; extra && *extra; extra++) {
 		CHECK(n < sizeof(argv) / sizeof(argv[0]) - 1);
@@ -301,19 +526,14 @@ pid_t daemon_spawn(const char *log, char *const extra[])
 
 int control_try(void)
 {
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	struct timeval end = {.tv_sec = 30};
-	struct pgc_msg m = {
-		.type = PGC_MSG_HELLO, .tag = 1,
-		.hello = {.magic = PGC_WIRE_MAGIC, .version = PGC_WIRE_VERSION, .role = PGC_ROLE_CONTROL},
-	};
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	struct pgc_msg m;
+	int fd = say_hello(0);
 
-	CHECK(fd >= 0 && strlen(env.socket) < sizeof(a.sun_path));
-	strcpy(a.sun_path, env.socket);
+	if (fd < 0)
+		return -1;
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &end, sizeof(end));
-	if (connect(fd, (struct sockaddr *)&a, sizeof(a)) != 0 || send(fd, &m, sizeof(m), MSG_NOSIGNAL) != sizeof(m) ||
-	    recv(fd, &m, sizeof(m), 0) != sizeof(m) || m.type != (PGC_MSG_HELLO | PGC_MSG_REPLY) || m.status != 0) {
+	if (recv(fd, &m, sizeof(m), 0) != sizeof(m) || m.type != (PGC_MSG_HELLO | PGC_MSG_REPLY) || m.status != 0) {
 		close(fd);
 		return -1;
 	}
@@ -337,6 +557,7 @@ void daemon_start(void)
 		pause_ms(5);
 	}
 	close(fd);
+	kills_begin(env.daemon);
 }
 
 static void check_log(void)
@@ -359,7 +580,7 @@ void daemon_kill(void)
 {
 	pid_t pid = daemon_pid();
 
-	CHECK(env.options->keep);
+	CHECK(under_keeper());
 	CHECK(kill(pid, SIGKILL) == 0);
 }
 
@@ -369,6 +590,7 @@ static int end_daemon(void)
 	int st;
 
 	CHECK(env.daemon > 0);
+	kills_end();
 	CHECK(kill(env.daemon, SIGTERM) == 0);
 	if (!wait_with_end(env.daemon, &st, STOP_MS))
 		FAIL("the daemon does not end on SIGTERM");
@@ -462,17 +684,21 @@ static uint64_t time_limit_ms(const struct test_options *o)
 
 	if (v > 0)
 		return (uint64_t)v * 1000;
-	return (o->seconds ? o->seconds : DEFAULT_SECONDS) * 1000;
+	return (o->seconds ? o->seconds : DEFAULT_SECONDS) * 1000 * patience();
 }
 
 void system_test_run(const char *name, test_body body, const struct test_options *o)
 {
 	uint64_t limit = time_limit_ms(o), end = now_ms() + limit;
-	bool late = false;
+	bool late = false, died = true;
 	siginfo_t info = {0};
 	pid_t pid;
 	int st;
 
+	if (killer.every_ms && o->no_kills) {
+		fprintf(stderr, "%s: not while the daemon is killed: %s\n", name, o->no_kills);
+		skip();
+	}
 	memset(&env, 0, sizeof(env));
 	env.options = o;
 	env.user = geteuid() != 0;
@@ -500,10 +726,14 @@ void system_test_run(const char *name, test_body body, const struct test_options
 			late = true;
 			break;
 		}
+		if (killer.every_ms)
+			killer_poll();
 		pause_ms(2);
 	}
 	kill(-pid, SIGKILL);    /* the test is not reaped yet, so the group is its own */
 	waitpid(pid, &st, 0);
+	if (killer.every_ms)
+		died = killer_look(name);
 	if (late)
 		fprintf(stderr, "%s: not done within %" PRIu64 " ms\n", name, limit);
 	if (late || !WIFEXITED(st) || (WEXITSTATUS(st) != 0 && WEXITSTATUS(st) != EXIT_SKIP))
@@ -520,6 +750,8 @@ void system_test_run(const char *name, test_body body, const struct test_options
 		skip();
 	if (WEXITSTATUS(st) != 0)
 		fail_msg("%s: exit code %d, see above", name, WEXITSTATUS(st));
+	if (!died)
+		fail_msg("%s: its daemon was not killed", name);
 }
 
 /* What needs root is made before privilege is dropped; it goes with the mount namespace. */
@@ -601,7 +833,10 @@ int system_tests_main(const char *group, const struct CMUnitTest *tests, size_t 
 		drop_privilege();
 	if (only && *only)
 		cmocka_set_test_filter(only);
+	killer_prepare();
 	r = _cmocka_run_group_tests(group_name, tests, n, NULL, NULL);
+	if (!killer_sum(group, !only || !*only) && r == 0)
+		r = 1;
 	close(pipe_fds[1]);
 	waitpid(cleaner, NULL, 0);
 	return r;
@@ -647,7 +882,7 @@ uint64_t peer_hear(struct peer *p)
 	struct pollfd f = {.fd = p->sock, .events = POLLIN};
 	uint64_t value;
 
-	if (poll(&f, 1, 45000) <= 0)
+	if (poll(&f, 1, 45000 * (int)patience()) <= 0)
 		FAIL("no word from the other process");
 	if (recv(p->sock, &value, sizeof(value), 0) != sizeof(value))
 		FAIL("the other process has ended");
@@ -924,35 +1159,42 @@ int control_connect(void)
 	return fd;
 }
 
+static int control_fd = -1;
+
 /* One connection a process: a forked one would steal the other's replies. */
 static int control(void)
 {
 	static pid_t owner;
-	static pid_t daemon_of;
-	static int fd = -1;
+	static pid_t keeper_of;
+	int fd = control_fd;
 	char byte;
 
 	errno = 0;
-	bool dead = fd >= 0 && env.options->keep && owner == getpid() && recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0 && errno != EAGAIN;
+	bool dead = fd >= 0 && under_keeper() && owner == getpid() && recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0 && errno != EAGAIN;
 
-	if (owner != getpid() || dead || (env.daemon && daemon_of != env.daemon)) {
+	if (owner != getpid() || dead || (env.daemon && keeper_of != env.daemon)) {
 		if (fd >= 0)
 			close(fd);
-		if (env.options->keep)
+		if (under_keeper())
 			WAIT_UNTIL((fd = control_try()) >= 0);
 		else
 			fd = control_connect();
 		owner = getpid();
-		daemon_of = env.daemon;
+		keeper_of = env.daemon;
 	}
-	return fd;
+	return control_fd = fd;
 }
 
-static void control_receive(struct pgc_msg *m, uint32_t type, uint64_t tag)
+/* One more reply to what was asked for on `fd`. False: the daemon has died, which only one under a keeper may. */
+static bool control_receive(int fd, struct pgc_msg *m, uint32_t type, uint64_t tag)
 {
-	CHECK(recv(control(), m, sizeof(*m), 0) == sizeof(*m));
+	if (recv(fd, m, sizeof(*m), 0) != sizeof(*m)) {
+		CHECK(under_keeper());
+		return false;
+	}
 	CHECK_EQ(m->type, type | PGC_MSG_REPLY);
 	CHECK_EQ(m->tag, tag);
+	return true;
 }
 
 void control_request(struct pgc_msg *m)
@@ -970,7 +1212,7 @@ void control_request(struct pgc_msg *m)
 			*m = reply;
 			break;
 		}
-		CHECK(env.options->keep);
+		CHECK(under_keeper());
 	}
 	CHECK_EQ(m->type, type | PGC_MSG_REPLY);
 	CHECK_EQ(m->tag, tag + 1000);
@@ -994,15 +1236,19 @@ uint64_t cached_bytes(void)
 	return m.ctl_memory_reply.memory_used - m.ctl_memory_reply.tables;
 }
 
-/* Calls `want` for each file until it says yes. */
+/* Calls `want` for each file until it says yes; once more for all if the daemon dies meanwhile. */
 static bool each_file(bool (*want)(const struct pgc_ctl_file_reply *f, void *arg), void *arg, struct pgc_ctl_file_reply *ret, unsigned *ret_n)
 {
-	struct pgc_msg m = {.type = PGC_CTL_FILES};
-	bool found = false;
+	struct pgc_msg m = {0};
+	bool found = false, more = false;
 
-	*ret_n = 0;
-	control_request(&m);
 	for (;;) {
+		if (!more) {
+			m = (struct pgc_msg){ .type = PGC_CTL_FILES };
+			control_request(&m);
+			*ret_n = 0;
+			found = false;
+		}
 		CHECK_EQ(m.status, 0);
 		if (m.ctl_file_reply.file) {
 			++*ret_n;
@@ -1013,7 +1259,7 @@ static bool each_file(bool (*want)(const struct pgc_ctl_file_reply *f, void *arg
 		}
 		if (!m.ctl_file_reply.more)
 			return found;
-		control_receive(&m, PGC_CTL_FILES, m.tag);
+		more = control_receive(control_fd, &m, PGC_CTL_FILES, m.tag);
 	}
 }
 

@@ -19,6 +19,11 @@
  * Environment: PAGECACHED_BIN, PAGECACHECTL_BIN, BPFTOOL_BIN (paths); PGC_TEST_USER=1 (daemon and clients run as nobody);
  * PGC_REQUIRE_KERNEL=1 (a feature of the kernel that is missing is a failure, not a skip); TMPDIR (where the files lie; /var/tmp);
  * PGC_TEST_ONLY (a pattern of test names); PGC_TEST_SECONDS (limit for each test).
+ *
+ * PGC_TEST_KILL_MS=N: each test's daemon is under a keeper and dies by SIGKILL every N ms or so (half to one and a half times that, and not before it has
+ * served as long as it took to come; the clock goes on from test to test, as most are shorter). No test may notice. One that cannot cope says why, in .no_kills,
+ * and is skipped. What the keeper's log says of deaths counts: a test that was long enough for one and saw none has failed, and so has a program of which no
+ * test saw one. All limits of time are three times as long.
  */
 #pragma once
 
@@ -68,11 +73,13 @@ void check_failed(const char *file, int line, const char *what, ...) __attribute
 void skip_test(const char *why) __attribute__((noreturn));
 
 uint64_t now_ms(void);
+/* Everything may take so many times longer where daemons die. */
+unsigned patience(void);
 #define WAIT_MS 10000
 /* Looks until `cond` holds; fails after `ms`. */
 #define WAIT_UNTIL_MS(cond, ms) \
 	do { \
-		uint64_t _end = now_ms() + (ms); \
+		uint64_t _end = now_ms() + (ms) * patience(); \
 		while (!(cond)) { \
 			if (now_ms() > _end) \
 				check_failed(__FILE__, __LINE__, "still not so after %d ms: %s", (int)(ms), #cond); \
@@ -92,7 +99,8 @@ struct test_options {
 	bool as_user;                  /* drop privilege before the daemon starts */
 	bool no_daemon;                /* the test starts it, or not */
 	bool no_bpf;
-	bool keep;                     /* under a keeper: env.daemon is that */
+	bool keep;                     /* under a keeper: env.daemon is that; see under_keeper() */
+	const char *no_kills;          /* why it is left out with PGC_TEST_KILL_MS */
 	const char *config;            /* more lines of the configuration file */
 };
 
@@ -132,6 +140,7 @@ void daemon_start(void);
 pid_t daemon_spawn(const char *log, char *const extra[]);
 void daemon_stop_losing(void);     /* SIGTERM; it says that dirty pages are lost, as nobody has brought them */
 void daemon_stop(void);            /* SIGTERM; must exit with 0 and without a sanitizer's report */
+bool under_keeper(void);           /* as the test wants it, or because its daemon is killed all the time */
 pid_t daemon_pid(void);            /* the daemon's own, also under a keeper */
 void daemon_kill(void);            /* SIGKILL; the keeper starts the next one */
 char *daemon_log(void);            /* what it has said so far */
