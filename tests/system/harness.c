@@ -37,7 +37,7 @@ static unsigned test_number;
 /* With PGC_TEST_KILL_MS. The process that cmocka runs in kills the daemons of its tests. */
 enum kill_state {
 	KILL_NO,                /* no daemon, or one that is to stop */
-	KILL_MAY,               /* `keeper` has one, or is about to start it */
+	KILL_MAY,               /* `keeper` has one, or is about to start the next */
 	KILL_NOW,               /* it is being done */
 };
 static struct {
@@ -316,24 +316,36 @@ static void killer_spare(void)
 		killer.next_ms = next;
 }
 
+/* "" of a process that has just gone. */
+static void read_proc(pid_t pid, const char *what, char *ret, size_t size)
+{
+	char path[64];
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, what);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd >= 0 ? read(fd, ret, size - 1) : -1;
+	if (fd >= 0)
+		close(fd);
+	ret[n > 0 ? n : 0] = '\0';
+}
+
 /* The keeper's child that is a daemon: not yet the keeper's program, and not what a dead one has left for a moment. 0: none at this moment. */
 static pid_t daemon_of(pid_t keeper)
 {
-	char path[64], *children, *name;
-	pid_t pid, found = 0;
+	char what[32], children[512], name[32];
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)keeper, (int)keeper);
-	children = read_whole(path);
-	for (char *save = NULL, *t = strtok_r(children, " ", &save); t && !found; t = strtok_r(NULL, " ", &save)) {
-		pid = (pid_t)atoi(t);
-		snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
-		name = read_whole(path);
+	snprintf(what, sizeof(what), "task/%d/children", (int)keeper);
+	read_proc(keeper, what, children, sizeof(children));
+	for (char *save = NULL, *t = strtok_r(children, " ", &save); t; t = strtok_r(NULL, " ", &save)) {
+		pid_t pid = (pid_t)atoi(t);
+
+		read_proc(pid, "comm", name, sizeof(name));
 		if (pid > 0 && pid != killer.last && *name && strcmp(name, "pgc-twin\n") != 0 && strcmp(name, "pagecached-keep\n") != 0)
-			found = pid;
-		free(name);
+			return pid;
 	}
-	free(children);
-	return found;
+	return 0;
 }
 
 /* Connects as a control connection; the answer is still to come. -1: nobody listens. */
