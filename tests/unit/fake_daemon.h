@@ -56,6 +56,7 @@ struct fake {
 	/* How it dies and comes back. */
 	int attach;                /* enum attach, or the errno of every ATTACH */
 	struct pgc_map attach_map; /* what the next ATTACH finds mapped; len 0: nothing */
+	int late;                  /* so many OPENs are never answered */
 	int mute;                  /* so many requests on handles are carried out and never answered */
 	int epoch;                 /* connections of another one hang up: fake_die() */
 	uint64_t incarnation;      /* what connections with a handle hear RESUMED of, when it changes */
