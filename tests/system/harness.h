@@ -104,6 +104,10 @@ struct test_options {
 	const char *config;            /* more lines of the configuration file */
 };
 
+/* Reasons for .no_kills. */
+#define STORE_DIES "a mem: store is the daemon's own memory"
+#define ADVICE_DIES "advice that was not followed yet is forgotten"
+
 struct env {
 	char dir[128];                 /* the test's own folder; the current directory of the test */
 	char socket[160], state_dir[160], config[160], log[160];

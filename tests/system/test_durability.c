@@ -121,13 +121,17 @@ SYSTEM_TEST(c18_msync_writes_the_range_only)
 	char *path = make_file("f", SIZE, 1);
 	struct pgc_file *f = open_file(path, O_RDWR);
 	uint8_t *m = map(f, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+	struct pgc_ctl_status_reply before, after;
 
 	for (size_t i = 0; i < sizeof(dirty) / sizeof(dirty[0]); i++)
 		store(m + dirty[i] * PAGE, 0);
 	CHECK_EQ(file_state(path).dirty, 7);
+	before = status();
 	CHECK_EQ(pgc_msync(m + 6 * PAGE, 2 * PAGE, MS_SYNC), 0);
 	CHECK_EQ(file_state(path).dirty, 5);
-	CHECK_EQ(status().writeout_bytes, 2 * PAGE);
+	after = status();
+	if (after.pid == before.pid) /* else it counts from 0 */
+		CHECK_EQ(after.writeout_bytes - before.writeout_bytes, 2 * PAGE);
 	CHECK(store_has_byte(path, 6 * PAGE, 0) && store_has_byte(path, 7 * PAGE, 0));
 	CHECK(store_has(path, 6 * PAGE, 0, 1));
 	CHECK(store_has(path, SIZE - 8 * PAGE, 8 * PAGE, 1));
@@ -199,7 +203,7 @@ SYSTEM_TEST(c18_msync_invalidate_of_a_locked_range_is_ebusy)
 	PATTERN_CHECK(m, 4 * PAGE, 0, 1);
 }
 
-SYSTEM_TEST(c18_msync_async_starts_the_write_out_and_does_not_wait)
+SYSTEM_TEST(c18_msync_async_starts_the_write_out_and_does_not_wait, .no_kills = STORE_DIES)
 {
 	struct pgc_file *f = open_mem("mem:a", 8 * PAGE, 1);
 	uint8_t *m = map(f, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
@@ -239,7 +243,7 @@ static void error_peer(struct peer *p, void *name)
 		peer_tell(p, (uint64_t)-pgc_fsync(f));
 }
 
-SYSTEM_TEST(c19_failed_write_out_is_reported_once_on_each_handle)
+SYSTEM_TEST(c19_failed_write_out_is_reported_once_on_each_handle, .no_kills = STORE_DIES)
 {
 	static char name[] = "mem:e";
 	struct peer *p = peer_start(error_peer, name);
@@ -262,7 +266,7 @@ SYSTEM_TEST(c19_failed_write_out_is_reported_once_on_each_handle)
 	peer_join(p);
 }
 
-SYSTEM_TEST(c19_pages_of_a_failed_write_out_stay_dirty_and_are_tried_again)
+SYSTEM_TEST(c19_pages_of_a_failed_write_out_stay_dirty_and_are_tried_again, .no_kills = STORE_DIES)
 {
 	char name[] = "mem:e";
 	struct pgc_file *f = open_mem(name, 4 * PAGE, 1);
@@ -290,7 +294,7 @@ SYSTEM_TEST(c19_pages_of_a_failed_write_out_stay_dirty_and_are_tried_again)
 	PATTERN_CHECK(b, 4 * PAGE, 0, 2);
 }
 
-SYSTEM_TEST(c19_failed_write_out_of_the_timer_is_reported_by_the_next_fsync, .dirty_expire = "100ms")
+SYSTEM_TEST(c19_failed_write_out_of_the_timer_is_reported_by_the_next_fsync, .no_kills = STORE_DIES, .dirty_expire = "100ms")
 {
 	char name[] = "mem:e";
 	struct pgc_file *f = open_mem(name, 2 * PAGE, 1), *g = open_file(name, O_RDWR);
@@ -307,7 +311,7 @@ SYSTEM_TEST(c19_failed_write_out_of_the_timer_is_reported_by_the_next_fsync, .di
 	CHECK_EQ(pgc_fsync(g), 0);
 }
 
-SYSTEM_TEST(c19_msync_reports_a_failed_write_out)
+SYSTEM_TEST(c19_msync_reports_a_failed_write_out, .no_kills = STORE_DIES)
 {
 	char name[] = "mem:e";
 	struct pgc_file *f = open_mem(name, 2 * PAGE, 1);
@@ -321,7 +325,7 @@ SYSTEM_TEST(c19_msync_reports_a_failed_write_out)
 	CHECK_EQ(file_state(name).dirty, 0);
 }
 
-SYSTEM_TEST(c19_error_of_the_store_s_own_sync_is_reported)
+SYSTEM_TEST(c19_error_of_the_store_s_own_sync_is_reported, .no_kills = STORE_DIES)
 {
 	char name[] = "mem:e";
 	struct pgc_file *f = open_mem(name, 2 * PAGE, 1);
@@ -423,7 +427,7 @@ SYSTEM_TEST(c20_pagecachectl_sync_of_a_file_writes_that_file)
 	CHECK_EQ(file_state(b).dirty, 1);
 }
 
-SYSTEM_TEST(c20_pagecachectl_sync_reports_the_first_error)
+SYSTEM_TEST(c20_pagecachectl_sync_reports_the_first_error, .no_kills = STORE_DIES)
 {
 	char name[] = "mem:e";
 	char *path = make_file("f", SIZE, 1);

@@ -308,8 +308,10 @@ SYSTEM_TEST(c03_populate_fills)
 		before = status();
 		PATTERN_CHECK(p, pages * PAGE, 0, 1);
 		after = status();
-		CHECK_EQ(after.faults, before.faults);
-		CHECK_EQ(after.fills, before.fills);
+		if (after.pid == before.pid) { /* else it counts from 0 */
+			CHECK_EQ(after.faults, before.faults);
+			CHECK_EQ(after.fills, before.fills);
+		}
 	}
 }
 
@@ -854,9 +856,7 @@ SYSTEM_TEST(c07_exec_drops_all)
 	struct pgc_ctl_file_reply s;
 
 	peer_hear(p);
-	s = file_state(path);
-	CHECK_EQ(s.mappings, 1);
-	CHECK_EQ(s.handles, 1);
+	WAIT_UNTIL((s = file_state(path), s.mappings == 1 && s.handles == 1)); /* not while it is taken over */
 	peer_tell(p, 1);
 	WAIT_UNTIL((s = file_state(path), s.mappings == 0 && s.handles == 0));
 	CHECK(kill(p->pid, 0) == 0);               /* it lives, as another program */
@@ -925,7 +925,7 @@ SYSTEM_TEST(c08_other_advice_changes_no_data)
 	CHECK_EQ(pgc_madvise(p + 1, PAGE, MADV_NORMAL), -EINVAL);
 }
 
-SYSTEM_TEST(c08_willneed_reads_ahead)
+SYSTEM_TEST(c08_willneed_reads_ahead, .no_kills = ADVICE_DIES)
 {
 	char *path = make_file("f", 40 * PAGE, 1);
 	struct pgc_file *f = open_file(path, O_RDWR);
@@ -937,7 +937,7 @@ SYSTEM_TEST(c08_willneed_reads_ahead)
 	CHECK(page_in_core(p + 29 * PAGE));
 }
 
-SYSTEM_TEST(c08_fadvise_reads_ahead_and_drops)
+SYSTEM_TEST(c08_fadvise_reads_ahead_and_drops, .no_kills = ADVICE_DIES)
 {
 	char *path = make_file("f", 40 * PAGE, 1);
 	struct pgc_file *f = open_file(path, O_RDWR);
@@ -958,7 +958,7 @@ SYSTEM_TEST(c08_locked_pages_stay_and_dontneed_on_them_fails)
 
 	for (int flags = MAP_SHARED; flags <= MAP_PRIVATE; flags++) {
 		uint8_t *p = map(f, 4 * PAGE, PROT_READ | PROT_WRITE, flags, 0);
-		struct pgc_ctl_status_reply before;
+		struct pgc_ctl_status_reply before, after;
 
 		/* mlock(2) faults inside the kernel, which without privilege only works on pages that are there. */
 		if (env.user)
@@ -968,11 +968,12 @@ SYSTEM_TEST(c08_locked_pages_stay_and_dontneed_on_them_fails)
 			CHECK(page_in_core(p + i * PAGE));
 		before = status();
 		PATTERN_CHECK(p, 4 * PAGE, 0, 1);
-		CHECK_EQ(status().faults, before.faults);
 		CHECK_EQ(pgc_madvise(p, 4 * PAGE, MADV_DONTNEED), -EINVAL);
 		CHECK_EQ(pgc_madvise(p + 2 * PAGE, PAGE, MADV_DONTNEED), -EINVAL);
 		PATTERN_CHECK(p, 4 * PAGE, 0, 1);
-		CHECK_EQ(status().faults, before.faults);
+		after = status();
+		if (after.pid == before.pid) /* else it counts from 0 */
+			CHECK_EQ(after.faults, before.faults);
 		unlock_memory(p, 4 * PAGE);
 		CHECK_EQ(pgc_madvise(p, 4 * PAGE, MADV_DONTNEED), 0);
 		PATTERN_CHECK(p, 4 * PAGE, 0, 1);

@@ -555,7 +555,7 @@ static void slow_toucher(struct peer *p, void *arg)
 	peer_tell(p, (uint64_t)sig);
 }
 
-SYSTEM_TEST(c13_shrink_while_a_fault_and_its_fill_are_under_way)
+SYSTEM_TEST(c13_shrink_while_a_fault_and_its_fill_are_under_way, .no_kills = STORE_DIES)
 {
 	static struct slow s = {"mem:slow", 20 * PAGE};
 	struct peer *p = peer_start(slow_toucher, &s);
@@ -592,7 +592,7 @@ static void slow_writer(struct peer *p, void *arg)
 	peer_tell(p, (uint64_t)-pgc_fsync(f));
 }
 
-SYSTEM_TEST(c13_shrink_while_a_write_out_is_under_way)
+SYSTEM_TEST(c13_shrink_while_a_write_out_is_under_way, .no_kills = STORE_DIES)
 {
 	static struct slow s = {"mem:slow", 20 * PAGE};
 	struct peer *p = peer_start(slow_writer, &s);
