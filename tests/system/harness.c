@@ -467,7 +467,10 @@ static bool killer_sum(const char *group, bool all)
 	if (!killer.every_ms)
 		return true;
 	printf("%s: the daemon was killed %u times in %" PRIu64 " ms\n", group, killer.deaths, killer.all_watched_ms);
-	return killer.deaths > 0 || !all;
+	if (killer.deaths > 0 || !all)
+		return true;
+	fprintf(stderr, "%s: failed: it was over before the daemon was killed\n", group);
+	return false;
 }
 
 /* --- the daemon --- */
