@@ -5,6 +5,7 @@
 #include <linux/close_range.h>
 #include <linux/falloc.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
@@ -765,6 +766,91 @@ ACT_TEST(a_thread_with_the_smallest_stack_may_use_files)
 	holds("f", TEXT "more");
 }
 
+static sem_t to_die, dead;
+
+static void daemon_dies(void)
+{
+	CHECK_EQ(sem_post(&to_die), 0);
+	CHECK_EQ(sem_wait(&dead), 0);
+}
+
+static void *works_on_a_file_while_daemons_die(void *arg)
+{
+	struct stat st;
+	int fd;
+
+	(void)arg;
+	daemon_dies();
+	fd = open("f", O_RDWR);
+	CHECK(fd >= 0);
+	daemon_dies();
+	reads(fd, TEXT);
+	daemon_dies();
+	CHECK_EQ(write(fd, "more", 4), 4);
+	daemon_dies();
+	CHECK_EQ(stat("f", &st), 0);
+	CHECK_EQ(st.st_size, 20);
+	CHECK_EQ(close(fd), 0);
+	return NULL;
+}
+
+/* The keeper's child that is a daemon; its twin may still be there. */
+static pid_t daemon_under(pid_t keeper)
+{
+	char path[64], text[64] = "";
+	FILE *f;
+	pid_t pid = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", keeper, keeper);
+	f = fopen(path, "r");
+	for (int child; !pid && f && fscanf(f, "%d", &child) == 1;) {
+		FILE *comm;
+
+		snprintf(path, sizeof(path), "/proc/%d/comm", child);
+		comm = fopen(path, "r");
+		if (comm && fgets(text, sizeof(text), comm) && strcmp(text, "pagecached\n") == 0)
+			pid = child;
+		if (comm)
+			fclose(comm);
+	}
+	if (f)
+		fclose(f);
+	return pid;
+}
+
+ACT_TEST_BESIDE(a_thread_with_the_smallest_stack_may_wait_for_a_daemon, .keep = true)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%d", (int)env.daemon);
+	setenv("KEEPER", text, 1);
+	expect_exit_0(act_start("a_thread_with_the_smallest_stack_may_wait_for_a_daemon"));
+}
+
+ACT_OF(a_thread_with_the_smallest_stack_may_wait_for_a_daemon)
+{
+	pid_t keeper = atoi(getenv("KEEPER")), pid;
+	pthread_attr_t attr;
+	pthread_t t;
+
+	close(make("f", TEXT));
+	CHECK(sem_init(&to_die, 0, 0) == 0 && sem_init(&dead, 0, 0) == 0);
+	CHECK_EQ(pthread_attr_init(&attr), 0);
+	CHECK_EQ(pthread_attr_setstacksize(&attr, (size_t)sysconf(_SC_THREAD_STACK_MIN) + SANITIZER_STACK), 0);
+	CHECK_EQ(pthread_create(&t, &attr, works_on_a_file_while_daemons_die, NULL), 0);
+	for (int i = 0; i < 4; i++) {
+		CHECK_EQ(sem_wait(&to_die), 0);
+		WAIT_UNTIL((pid = daemon_under(keeper)) > 0);
+		CHECK_EQ(kill(keeper, SIGSTOP), 0);
+		kill(pid, SIGKILL);
+		CHECK_EQ(sem_post(&dead), 0);
+		usleep(50000);
+		CHECK_EQ(kill(keeper, SIGCONT), 0);
+	}
+	CHECK_EQ(pthread_join(t, NULL), 0);
+	holds("f", TEXT "more");
+}
+
 static struct stat found_by_handler;
 
 static void looks_at_others(int sig)
@@ -868,7 +954,8 @@ ACTS_MAIN("preload_fd", ACT(the_descriptor_is_the_lowest_and_reads_what_was_writ
 	  ACT(a_signal_ends_the_wait_for_a_lock), ACT(the_librarys_own_descriptors_cannot_be_closed), ACT(mappings_show_the_file),
 	  ACT(a_buffer_in_a_mapping_serves_calls_on_other_files), ACT(a_number_that_was_closed_unseen_is_what_it_is_now),
 	  ACT(a_signal_handler_may_write), ACT(a_thread_cancelled_in_a_call_leaves_no_lock_behind), ACT(reading_is_a_cancellation_point), ACT(a_child_whose_fork_was_not_seen_keeps_to_itself),
-	  ACT(a_fork_beside_a_flush_of_all_streams_goes_on), ACT(a_thread_with_the_smallest_stack_may_use_files), ACT(other_files_ask_for_little_stack), ACT(high_numbers_that_were_closed_unseen_are_taken_by_the_library),
+	  ACT(a_fork_beside_a_flush_of_all_streams_goes_on), ACT(a_thread_with_the_smallest_stack_may_use_files), ACT(a_thread_with_the_smallest_stack_may_wait_for_a_daemon),
+	  ACT(other_files_ask_for_little_stack), ACT(high_numbers_that_were_closed_unseen_are_taken_by_the_library),
 	  ACT(what_is_mapped_over_a_mapping_is_writable),
 	  ACT(reading_goes_with_a_limit_of_no_bytes_for_files), ACT(threads_open_and_close_at_once), ACT(without_a_daemon_an_open_fails_and_other_files_work),
 	  ACT(what_is_no_regular_file_is_left_alone))
