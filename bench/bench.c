@@ -118,9 +118,36 @@ static bool file_fits(const char *path, uint64_t size)
 	return ok;
 }
 
+/* Closes fd. */
+static void fill(int fd, const char *path, uint64_t size)
+{
+	uint64_t *chunk = malloc(CHUNK);
+
+	if (!chunk)
+		die("out of memory");
+	for (uint64_t at = 0; at < size; at += CHUNK) {
+		for (uint64_t i = 0; i < CHUNK / 8; i++)
+			chunk[i] = bench_word(at + i * 8);
+		if (write(fd, chunk, CHUNK) != CHUNK)
+			die("%s: %s", path, strerror(errno));
+	}
+	if (fsync(fd))
+		die("%s: %s", path, strerror(errno));
+	close(fd);
+	free(chunk);
+}
+
+void bench_fill_file(const char *path, uint64_t size)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		die("%s: %s", path, strerror(errno));
+	fill(fd, path, size);
+}
+
 void bench_make_file(const char *dir, const char *keep, uint64_t size)
 {
-	uint64_t *chunk;
 	int fd;
 
 	kept = keep != NULL;
@@ -137,19 +164,7 @@ void bench_make_file(const char *dir, const char *keep, uint64_t size)
 		bench_path[0] = '\0';
 		die("%s: %s", keep ? keep : dir, strerror(errno));
 	}
-	chunk = malloc(CHUNK);
-	if (!chunk)
-		die("out of memory");
-	for (uint64_t at = 0; at < size; at += CHUNK) {
-		for (uint64_t i = 0; i < CHUNK / 8; i++)
-			chunk[i] = bench_word(at + i * 8);
-		if (write(fd, chunk, CHUNK) != CHUNK)
-			die("%s: %s", bench_path, strerror(errno));
-	}
-	if (fsync(fd))
-		die("%s: %s", bench_path, strerror(errno));
-	close(fd);
-	free(chunk);
+	fill(fd, bench_path, size);
 }
 
 void bench_remove_file(void)
@@ -161,21 +176,26 @@ void bench_remove_file(void)
 
 void bench_kernel_drop(uint64_t size)
 {
+	bench_kernel_drop_file(bench_path, size);
+}
+
+void bench_kernel_drop_file(const char *path, uint64_t size)
+{
 	uint64_t pages = size / PAGE, in = 0;
 	unsigned char *core = malloc(pages);
-	int fd = open(bench_path, O_RDWR | O_CLOEXEC), r;
+	int fd = open(path, O_RDWR | O_CLOEXEC), r;
 	void *p;
 
 	if (fd < 0 || !core || fsync(fd))
-		die("%s: %s", bench_path, strerror(errno));
+		die("%s: %s", path, strerror(errno));
 	r = posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 	p = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
 	if (r || p == MAP_FAILED || mincore(p, size, core))
-		die("cannot empty the kernel's cache");
+		die("%s: cannot empty the kernel's cache", path);
 	for (uint64_t i = 0; i < pages; i++)
 		in += core[i] & 1;
 	if (in > pages / 100)
-		die("%" PRIu64 " pages are still in the kernel's cache", in);
+		die("%s: %" PRIu64 " pages are still in the kernel's cache", path, in);
 	munmap(p, size);
 	close(fd);
 	free(core);

@@ -33,9 +33,11 @@ static inline uint64_t bench_word(uint64_t off)
 /* Real blocks with bytes that do not compress and are never zero pages. In `dir`, or as `keep`, which is used again when it is there and fits. */
 void bench_make_file(const char *dir, const char *keep, uint64_t size);
 void bench_remove_file(void);
+void bench_fill_file(const char *path, uint64_t size);      /* the same bytes; a new file */
 
 /* Empties the kernel's cache of the file, and looks that it is empty. */
 void bench_kernel_drop(uint64_t size);
+void bench_kernel_drop_file(const char *path, uint64_t size); /* any file */
 int bench_control(const char *name);                        /* a control connection to the daemon; -errno */
 
 struct figures { double median, min, max; };

@@ -1,337 +1,242 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The cache against the kernel's own mmap of the same file, in one run: each workload is run by both contestants in turn, several
- * times, and the medians stand side by side.
+ * The cache beside the kernel's own and a FUSE file system's, in one run: each workload is run by all contestants in turn, several times, and the medians stand side
+ * by side. The workloads are in workload_table.c, the contestants in contestants.c, what they work on is made by stores.c.
  *
- * Every run is a process of its own, which opens, maps and measures; only the time between two clock readings counts. Before a cold run
- * both caches are emptied (the kernel's by POSIX_FADV_DONTNEED after fsync, checked by mincore; the daemon's by its control message). A scan
- * returns a sum of what it read, so that a fast reader of wrong bytes is found out.
+ * Every run is a process of its own, executed anew: with the preload library in front of it where that is the contestant. Only the time between two clock readings
+ * counts. All that is read is compared with what has to be there; what was stored is looked for in the store, past all caches, by this process, when the run asks
+ * for it. Before a cold run the contestant's caches are emptied. Before each run the machine is measured (noise.c). One thread.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "bench.h"
-#include "pagecached.h"
-#include "pagecached/wire.h"
+#include "report.h"
+#include "run.h"
 
-#define RANDOM_TOUCHES 4000u
-#define STORE_PAGES    20000u
-#define FSYNC_PAGES    100000u
-
-enum contestant { KERNEL, PAGECACHED, CONTESTANTS };
-static const char *const contestant_names[CONTESTANTS] = { "kernel", "pagecached" };
+#define RUN_TIMEOUT_MS 600000
+#define WORKLOADS_MAX  128u
+#define DELAYS_MAX     8u
 
 static struct {
-	const char *socket, *dir, *json;
-	uint64_t file_size;
+	const char *json, *csv;
 	int runs;
-	bool use[CONTESTANTS];
-} options = { .dir = "/var/tmp", .file_size = 1ull << 30, .runs = 5, .use = { true, true } };
+	double slow_seconds;
+	unsigned delays[DELAYS_MAX + 1], n_delays;
+	bool chosen[WORKLOADS_MAX], any;
+} options = { .runs = 5, .slow_seconds = 0.4 };
+static struct stores stores = { .dir = "/var/tmp", .size = 1ull << 30, .contestants = ALL_CONTESTANTS };
 
-/* What one run found: written by the run's process, read when it has ended. */
-static struct result {
-	double value;
-	uint64_t sum;
-	volatile int ready;
-} *shared;
+static struct run *shared;
+static int shared_fd = -1;
+static pid_t run_pid, own_pid;
+static volatile sig_atomic_t interrupted;
 
-/* ---- the two contestants ---- */
+/* ---- a run's process ---- */
 
-struct file {
-	enum contestant who;
-	int fd;
-	struct pgc_file *f;
-	uint8_t *map;
-};
+static int ask_fd;
 
-static void file_map(struct file *f, enum contestant who, bool write)
+static void ask(void)
 {
-	int prot = PROT_READ | (write ? PROT_WRITE : 0), r;
+	char c = 'c';
 
-	*f = (struct file){ .who = who, .fd = -1 };
-	if (who == KERNEL) {
-		f->fd = open(bench_path, O_RDWR | O_CLOEXEC);
-		if (f->fd < 0)
-			die("%s: %s", bench_path, strerror(errno));
-		f->map = mmap(NULL, options.file_size, prot, MAP_SHARED, f->fd, 0);
-	} else {
-		r = pgc_open(&f->f, bench_path, O_RDWR, 0);
-		if (r < 0)
-			die("pgc_open: %s", strerror(-r));
-		f->map = pgc_mmap(f->f, NULL, options.file_size, prot, MAP_SHARED, 0);
-	}
-	if (f->map == MAP_FAILED)
+	if (send(ask_fd, &c, 1, MSG_NOSIGNAL) != 1 || recv(ask_fd, &c, 1, 0) != 1)
+		die("nobody looks at the store");
+}
+
+static int run_main(const char *fd, const char *sock)
+{
+	const struct workload *w;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGINT, SIG_IGN);
+	ask_fd = atoi(sock);
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED, atoi(fd), 0);
+	if (shared == MAP_FAILED)
 		die("mmap: %s", strerror(errno));
+	w = workload_at(shared->workload);
+	if (!w)
+		die("there is no such workload");
+	run_ask(ask);
+	w->run(shared, w);
+	_exit(0);
 }
 
-static void file_random(struct file *f)
+static void run_exec(int sock)
 {
-	int r = f->who == KERNEL ? (madvise(f->map, options.file_size, MADV_RANDOM) ? -errno : 0) :
-		pgc_madvise(f->map, options.file_size, MADV_RANDOM);
+	char fd[16], sock_text[16];
 
-	if (r < 0)
-		die("madvise: %s", strerror(-r));
+	stores_exec_as(shared);
+	snprintf(fd, sizeof(fd), "%d", shared_fd);
+	snprintf(sock_text, sizeof(sock_text), "%d", sock);
+	if (fcntl(shared_fd, F_SETFD, 0) || fcntl(sock, F_SETFD, 0))
+		_exit(126);
+	execl("/proc/self/exe", "pgc-bench", "--run", fd, sock_text, NULL);
+	_exit(127);
 }
 
-static void file_sync(struct file *f)
-{
-	int r = f->who == KERNEL ? (fsync(f->fd) ? -errno : 0) : pgc_fsync(f->f);
+/* ---- this process ---- */
 
-	if (r < 0)
-		die("fsync: %s", strerror(-r));
+static void clean_up(void)
+{
+	if (getpid() != own_pid)
+		return;
+	bench_cleanup = NULL;
+	if (run_pid > 0) {
+		kill(run_pid, SIGKILL);
+		waitpid(run_pid, NULL, 0);
+	}
+	stores_end();
 }
 
-static void control_drop(void)
+static void on_signal(int sig)
 {
-	struct pgc_msg m = { .type = PGC_CTL_DROP, .tag = 2 };
-	const char *name = getenv("PAGECACHED_SOCKET");
-	int fd = bench_control(name ? name : "/run/pagecached/socket");
+	(void)sig;
+	interrupted = 1;
+}
 
-	if (fd < 0)
-		die("%s: no daemon: %s", name ? name : "/run/pagecached/socket", strerror(-fd));
-	if (send(fd, &m, sizeof(m), 0) != sizeof(m) || recv(fd, &m, sizeof(m), 0) != sizeof(m) || m.status)
-		die("the daemon does not drop its pages: %s", strerror((int)m.status));
+/* What a run says it has stored, and synced, in the store itself. */
+static void look_into_store(const struct run *r)
+{
+	uint64_t *page = aligned_alloc(PAGE, PAGE), word;
+	int fd = open(r->lower, O_RDONLY | O_DIRECT | O_CLOEXEC);
+
+	if (!page || fd < 0)
+		die("%s: %s", r->lower, strerror(errno));
+	if (!r->n_checks || r->n_checks > CHECKS_MAX)
+		die("%s: nothing to look for", contestants[r->who].name);
+	for (unsigned i = 0; i < r->n_checks; i++) {
+		uint64_t off = r->check[i].off;
+
+		if (pread(fd, page, PAGE, (off_t)(off & ~(PAGE - 1))) != (ssize_t)PAGE)
+			die("%s: %s", r->lower, strerror(errno));
+		memcpy(&word, (char *)page + off % PAGE, 8);
+		if (word != r->check[i].word)
+			die("%s: what was stored at %" PRIu64 " and synced is not in the store", contestants[r->who].name, off);
+	}
 	close(fd);
+	free(page);
 }
 
-static void make_cold(enum contestant who)
+static void run_wait(const struct workload *w, int sock)
 {
-	if (who == PAGECACHED)
-		control_drop();
-	bench_kernel_drop(options.file_size);
-}
+	int status, n;
+	char c;
 
-static uint64_t scan(const struct file *f, uint64_t step)
-{
-	uint64_t sum = 0, word;
-
-	for (uint64_t off = 0; off < options.file_size; off += step) {
-		memcpy(&word, f->map + off, 8);
-		sum += word;
+	for (;;) {
+		n = poll(&(struct pollfd){ .fd = sock, .events = POLLIN }, 1, RUN_TIMEOUT_MS);
+		if (interrupted)
+			die("interrupted");
+		if (n == 0)
+			die("%s by %s takes too long", w->name, contestants[shared->who].name);
+		if (n < 0 || recv(sock, &c, 1, 0) != 1)
+			break;
+		look_into_store(shared);
+		if (send(sock, &c, 1, MSG_NOSIGNAL) != 1)
+			break;
 	}
-	return sum;
-}
-
-/* ---- workloads: each runs in a process of its own ---- */
-
-static void cold_sequential(enum contestant who, struct result *ret)
-{
-	struct file f;
-	double from;
-
-	file_map(&f, who, false);
-	from = bench_now();
-	ret->sum = scan(&f, 8);
-	ret->value = (double)options.file_size / 1e9 / (bench_now() - from);
-}
-
-static void cold_random(enum contestant who, struct result *ret)
-{
-	uint32_t n = (uint32_t)(options.file_size / PAGE), *order = bench_shuffled(n, 1);
-	uint32_t touches = n < RANDOM_TOUCHES ? n : RANDOM_TOUCHES;
-	uint64_t word;
-	struct file f;
-	double from;
-
-	file_map(&f, who, false);
-	file_random(&f);
-	from = bench_now();
-	for (uint32_t i = 0; i < touches; i++) {
-		memcpy(&word, f.map + order[i] * PAGE, 8);
-		ret->sum += word;
+	if (waitpid(run_pid, &status, 0) != run_pid || status) {
+		run_pid = 0;
+		die("%s by %s failed", w->name, contestants[shared->who].name);
 	}
-	ret->value = (bench_now() - from) * 1e6 / touches;
+	run_pid = 0;
 }
 
-/* Another process has it all mapped and stays. */
-static void warm_second(enum contestant who, struct result *ret)
+static void run_one(unsigned workload, enum contestant who, int number)
 {
-	struct result *ready = shared + 1;
-	struct file f;
-	double from;
-	pid_t pid;
+	const struct workload *w = workload_at(workload);
+	int sock[2];
 
-	ready->ready = 0;
-	pid = fork();
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		file_map(&f, who, false);
-		ready->sum = scan(&f, PAGE);
-		ready->ready = 1;
-		for (;;)
-			pause();
-	}
-	while (!ready->ready) {
-		if (waitpid(pid, NULL, WNOHANG) == pid)
-			die("the first process has ended");
-		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
-	}
-	file_map(&f, who, false);
-	from = bench_now();
-	ret->sum = scan(&f, PAGE);
-	ret->value = (bench_now() - from) * 1e9 / (double)(options.file_size / PAGE);
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
-	if (ret->sum != ready->sum)
-		die("%s: two processes read different bytes", contestant_names[who]);
-}
-
-static void first_store(enum contestant who, struct result *ret, bool sequence)
-{
-	uint32_t n = (uint32_t)(options.file_size / PAGE);
-	uint32_t pages = n < STORE_PAGES ? n : STORE_PAGES, *order = bench_shuffled(pages, 2);
-	struct file f;
-	double from;
-
-	file_map(&f, who, true);
-	file_sync(&f);
-	ret->sum = scan(&f, PAGE);
-	from = bench_now();
-	for (uint32_t i = 0; i < pages; i++)
-		f.map[(sequence ? i : order[i]) * PAGE + 2048]++;
-	ret->value = (bench_now() - from) * 1e6 / pages;
-	file_sync(&f);
-}
-
-static void first_store_random(enum contestant who, struct result *ret) { first_store(who, ret, false); }
-static void first_store_sequence(enum contestant who, struct result *ret) { first_store(who, ret, true); }
-
-static void fsync_dirty(enum contestant who, struct result *ret)
-{
-	uint64_t n = options.file_size / PAGE;
-	struct file f;
-	double from;
-
-	n = n < FSYNC_PAGES ? n : FSYNC_PAGES;
-	file_map(&f, who, true);
-	ret->sum = scan(&f, PAGE);
-	file_sync(&f);
-	for (uint64_t i = 0; i < n; i++)
-		f.map[i * PAGE + 1024]++;
-	from = bench_now();
-	file_sync(&f);
-	/* Of the figure that is named; a smaller file has fewer pages. */
-	ret->value = (bench_now() - from) * FSYNC_PAGES / (double)n;
-}
-
-static const struct workload {
-	const char *name, *title, *unit;
-	void (*run)(enum contestant who, struct result *ret);
-	bool cold, more_is_better;
-} workloads[] = {
-	{ "cold-sequential", "cold sequential scan", "GB/s", cold_sequential, true, true },
-	{ "cold-random", "cold random 4 KiB", "us", cold_random, true, false },
-	{ "warm-second", "warm second process", "ns/page", warm_second, false, false },
-	{ "first-store", "first store to a clean resident page, random order", "us", first_store_random, false, false },
-	{ "first-store-sequence", "first store to a clean resident page, in sequence", "us", first_store_sequence, false, false },
-	{ "fsync", "fsync of 100,000 dirty pages", "s", fsync_dirty, false, false },
-};
-
-static struct result run_one(const struct workload *w, enum contestant who)
-{
-	int status;
-	pid_t pid;
-
+	memset(shared, 0, sizeof(*shared));
+	shared->workload = workload;
+	shared->who = who;
+	shared->number = (unsigned)number;
+	stores_prepare(shared, w);
+	shared->seconds = shared->slow ? options.slow_seconds : 60;
 	if (w->cold)
-		make_cold(who);
-	memset(shared, 0, 2 * sizeof(*shared));
+		stores_drop(shared, w);
+	noise_sample();
+	if (interrupted)
+		die("interrupted");
 	fflush(NULL);
-	pid = fork();
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		w->run(who, shared);
-		_exit(0);
-	}
-	if (pid < 0 || waitpid(pid, &status, 0) != pid || status)
-		die("%s by %s failed", w->name, contestant_names[who]);
-	return *shared;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock))
+		die("socketpair: %s", strerror(errno));
+	run_pid = fork();
+	if (run_pid < 0)
+		die("fork: %s", strerror(errno));
+	if (run_pid == 0)
+		run_exec(sock[1]);
+	close(sock[1]);
+	run_wait(w, sock[0]);
+	close(sock[0]);
 }
 
-/* ---- figures ---- */
-
-static FILE *json_start(void)
+static void run_workload(unsigned workload, unsigned delay_ms, unsigned who_may)
 {
-	FILE *f;
+	static struct outcome o;
+	const struct workload *w = workload_at(workload);
 
-	if (!options.json)
-		return NULL;
-	f = fopen(options.json, "we");
-	if (!f)
-		die("%s: %s", options.json, strerror(errno));
-	fprintf(f, "{\"file_size\": %" PRIu64 ", \"runs\": %d, \"workloads\": [", options.file_size, options.runs);
-	return f;
-}
-
-static void run_workload(const struct workload *w, FILE *json, bool first)
-{
-	static double values[CONTESTANTS][RUNS_MAX];
-	struct figures f[CONTESTANTS];
-	uint64_t sums[CONTESTANTS] = { 0 };
-
-	/* What nobody counts: the pages come in, so that all runs of a warm workload find the same. */
-	for (int who = 0; who < CONTESTANTS && !w->cold; who++)
-		if (options.use[who])
-			(void)run_one(w, (enum contestant)who);
+	o = (struct outcome){ .w = w, .delay_ms = delay_ms, .contestants = w->contestants & who_may };
+	if (!o.contestants)
+		return;
+	stores_use(delay_ms, w->setting);
 	for (int run = 0; run < options.runs; run++)
-		for (int who = 0; who < CONTESTANTS; who++) {
-			struct result r;
+		for (int i = 0; i < CONTESTANTS; i++) {
+			enum contestant who = (enum contestant)((run + i) % CONTESTANTS); /* none always comes after the same one */
 
-			if (!options.use[who])
+			if (!(o.contestants & BIT(who)))
 				continue;
-			r = run_one(w, (enum contestant)who);
-			values[who][run] = r.value;
-			sums[who] = r.sum;
+			run_one(workload, who, run + 1);
+			o.values[who][run] = shared->value;
+			o.second[who][run] = shared->second;
+			hist_merge(&o.hist[who], &shared->hist);
 		}
-	if (w->cold && options.use[KERNEL] && options.use[PAGECACHED] && sums[KERNEL] != sums[PAGECACHED])
-		die("%s: the contestants read different bytes", w->name);
-	printf("| %s | %s |", w->title, w->unit);
-	if (json)
-		fprintf(json, "%s\n  {\"name\": \"%s\", \"unit\": \"%s\"", first ? "" : ",", w->name, w->unit);
-	for (int who = 0; who < CONTESTANTS; who++) {
-		if (!options.use[who]) {
-			printf(" |");
-			continue;
-		}
-		if (json) {
-			fprintf(json, ", \"%s\": {\"values\": [", contestant_names[who]);
-			for (int i = 0; i < options.runs; i++)
-				fprintf(json, "%s%.6g", i ? ", " : "", values[who][i]);
-		}
-		f[who] = bench_figures(values[who], options.runs);
-		bench_print_figures(&f[who]);
-		if (json)
-			fprintf(json, "], \"median\": %.6g, \"min\": %.6g, \"max\": %.6g}", f[who].median, f[who].min, f[who].max);
-	}
-	if (options.use[KERNEL] && options.use[PAGECACHED]) {
-		double ratio = w->more_is_better ? f[PAGECACHED].median / f[KERNEL].median : f[KERNEL].median / f[PAGECACHED].median;
-
-		printf(" %.2f |", ratio);
-		if (json)
-			fprintf(json, ", \"ratio\": %.4g", ratio);
-	} else
-		printf(" |");
-	putchar('\n');
-	fflush(stdout);
-	if (json)
-		fprintf(json, "}");
+	report_add(&o);
 }
+
+static bool databases_have(const struct workload *w)
+{
+	return (databases_lmdb || w->run != run_lmdb_read) && (databases_sqlite || (w->run != run_sqlite_read && w->run != run_sqlite_write));
+}
+
+/* On slow stores those that are meant for them, or those that were asked for by name. */
+static bool wanted(unsigned workload, unsigned delay_ms)
+{
+	const struct workload *w = workload_at(workload);
+
+	return (options.any ? options.chosen[workload] : !delay_ms || w->slow) && databases_have(w);
+}
+
+static void run_all(void)
+{
+	for (unsigned d = 0; d < options.n_delays; d++) {
+		unsigned delay = options.delays[d];
+		unsigned who_may = stores.contestants & (delay ? ~FUSE_CONTESTANTS : ~0u), any = 0;
+
+		for (unsigned i = 0; workload_at(i); i++)
+			if (wanted(i, delay))
+				any |= workload_at(i)->contestants & who_may;
+		if (!any || (delay && !stores.need_fuse))
+			continue;
+		report_store(delay, who_may & any);
+		for (unsigned i = 0; workload_at(i); i++)
+			if (wanted(i, delay))
+				run_workload(i, delay, who_may);
+	}
+}
+
+/* ---- the command ---- */
 
 static void usage(FILE *out)
 {
@@ -339,29 +244,135 @@ static void usage(FILE *out)
 		"       pgc-bench --out-of-core [OPTION]...   (its own --help)\n"
 		"       pgc-bench --fairness [OPTION]...      (its own --help)\n"
 		"       pgc-bench --pause [OPTION]...         (its own --help)\n"
-		"The cache against the kernel's mmap of the same file; a table on stdout.\n\n"
-		"  --socket PATH       the daemon's socket (default $PAGECACHED_SOCKET)\n"
-		"  --dir DIR           make the file here (default /var/tmp)\n"
-		"  --file-size SIZE    K, M, G suffixes; whole MiB (default 1G)\n"
-		"  --runs N            runs of each contestant, 5 to %d (default 5)\n"
-		"  --only WORKLOAD     this one; may be given again\n"
-		"  --contestant NAME   only kernel, or only pagecached\n"
-		"  --json FILE         all values, too\n"
+		"pagecached, through its library and the preload library, beside the kernel and a FUSE file system; tables on stdout.\n\n"
+		"  --daemon PATH         the daemon to start (default $PAGECACHED_BIN)\n"
+		"  --set KEY=VALUE       a further line of its configuration; may be given again\n"
+		"  --preload PATH        the preload library (default $PAGECACHED_PRELOAD)\n"
+		"  --fuse PATH           the FUSE file system (default pgc-fuse, beside this program)\n"
+		"  --dir DIR             make files here, up to seven of the size below (default /var/tmp)\n"
+		"  --file-size SIZE      K, M, G suffixes; whole MiB (default 1G)\n"
+		"  --runs N              runs of each contestant, 1 to %d (default 5)\n"
+		"  --only LIST           these workloads, with commas; may be given again\n"
+		"  --contestants LIST    these contestants, with commas\n"
+		"  --slow LIST           also on stores that take so many ms for each read and write, with commas, or none (default 1,10,50)\n"
+		"  --slow-seconds N      there a run ends after about so many tenths of a second (default 4)\n"
+		"  --json FILE           all values, too\n"
+		"  --csv FOLDER          latencies and series, for gnuplot\n"
+		"On slow stores only some workloads are run, or those named with --only.\n"
 		"Workloads:", RUNS_MAX);
-	for (size_t i = 0; i < ELEMS(workloads); i++)
-		fprintf(out, " %s", workloads[i].name);
+	for (unsigned i = 0; workload_at(i); i++)
+		fprintf(out, " %s%s", workload_at(i)->name, databases_have(workload_at(i)) ? "" : " (not in this build)");
+	fprintf(out, "\nContestants:");
+	for (size_t i = 0; i < ELEMS(contestants); i++)
+		fprintf(out, " %s", contestants[i].name);
 	fputc('\n', out);
+}
+
+static void parse_only(const char *list)
+{
+	while (*list) {
+		size_t n = strcspn(list, ",");
+		unsigned i = 0;
+
+		while (workload_at(i) && (strlen(workload_at(i)->name) != n || memcmp(workload_at(i)->name, list, n)))
+			i++;
+		if (!workload_at(i))
+			die("--only: there is no %.*s", (int)n, list);
+		if (!databases_have(workload_at(i)))
+			die("--only: %s is not in this build", workload_at(i)->name);
+		options.chosen[i] = options.any = true;
+		list += n + (list[n] == ',');
+	}
+}
+
+static unsigned parse_contestants(const char *list)
+{
+	unsigned bits = 0;
+
+	while (*list) {
+		size_t n = strcspn(list, ",");
+		unsigned i = 0;
+
+		while (i < CONTESTANTS && (strlen(contestants[i].name) != n || memcmp(contestants[i].name, list, n)))
+			i++;
+		if (i == CONTESTANTS)
+			die("--contestants: there is no %.*s", (int)n, list);
+		bits |= BIT(i);
+		list += n + (list[n] == ',');
+	}
+	if (!bits)
+		die("--contestants: none");
+	return bits;
+}
+
+static void parse_slow(const char *list)
+{
+	char number[8];
+
+	options.n_delays = 1;
+	while (strcmp(list, "none") && *list) {
+		size_t n = strcspn(list, ",");
+
+		snprintf(number, sizeof(number), "%.*s", (int)n, list);
+		if (options.n_delays > DELAYS_MAX)
+			die("--slow: at most %u", DELAYS_MAX);
+		options.delays[options.n_delays++] = bench_parse_number("slow", number, 1, 10000);
+		list += n + (list[n] == ',');
+	}
+}
+
+static void parse(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{ "daemon", 1, NULL, 'D' }, { "set", 1, NULL, 'S' }, { "preload", 1, NULL, 'p' }, { "fuse", 1, NULL, 'F' }, { "dir", 1, NULL, 'd' },
+		{ "file-size", 1, NULL, 'f' }, { "runs", 1, NULL, 'r' }, { "only", 1, NULL, 'o' }, { "contestants", 1, NULL, 'c' }, { "slow", 1, NULL, 's' },
+		{ "slow-seconds", 1, NULL, 't' }, { "json", 1, NULL, 'j' }, { "csv", 1, NULL, 'C' }, { "help", 0, NULL, 'h' }, { 0 },
+	};
+	static char fuse[512];
+	ssize_t n = readlink("/proc/self/exe", fuse, sizeof(fuse) - 10);
+	char *slash;
+	int c;
+
+	fuse[n > 0 ? n : 0] = '\0';
+	slash = strrchr(fuse, '/');
+	strcpy(slash ? slash + 1 : fuse, "pgc-fuse");
+	stores.fuse = fuse;
+	stores.daemon = getenv("PAGECACHED_BIN");
+	stores.preload = getenv("PAGECACHED_PRELOAD");
+	parse_slow("1,10,50");
+	while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1)
+		switch (c) {
+		case 'D': stores.daemon = optarg; break;
+		case 'S':
+			if (stores.n_settings == ELEMS(stores.settings) || !strchr(optarg, '='))
+				die("--set %s: KEY=VALUE, at most %zu times", optarg, ELEMS(stores.settings));
+			stores.settings[stores.n_settings++] = optarg;
+			break;
+		case 'p': stores.preload = optarg; break;
+		case 'F': stores.fuse = optarg; break;
+		case 'd': stores.dir = optarg; break;
+		case 'f': stores.size = bench_parse_size("file-size", optarg); break;
+		case 'r': options.runs = (int)bench_parse_number("runs", optarg, 1, RUNS_MAX); break;
+		case 'o': parse_only(optarg); break;
+		case 'c': stores.contestants = parse_contestants(optarg); break;
+		case 's': parse_slow(optarg); break;
+		case 't': options.slow_seconds = bench_parse_number("slow-seconds", optarg, 1, 600) / 10.0; break;
+		case 'j': options.json = optarg; break;
+		case 'C': options.csv = optarg; break;
+		case 'h': usage(stdout); exit(0);
+		default: usage(stderr); exit(2);
+		}
+	if (optind < argc) {
+		usage(stderr);
+		exit(2);
+	}
+	stores.need_fuse = options.n_delays > 1;
 }
 
 int main(int argc, char **argv)
 {
-	static const struct option longs[] = {
-		{ "socket", 1, NULL, 's' }, { "dir", 1, NULL, 'd' }, { "file-size", 1, NULL, 'f' }, { "runs", 1, NULL, 'r' },
-		{ "only", 1, NULL, 'o' }, { "contestant", 1, NULL, 'c' }, { "json", 1, NULL, 'j' }, { "help", 0, NULL, 'h' }, { 0 },
-	};
-	bool chosen[ELEMS(workloads)] = { false }, any = false, first = true;
-	FILE *json;
-	int c;
+	struct sigaction a = { .sa_handler = on_signal };
+	struct noise noise;
 
 	if (argc > 1 && !strcmp(argv[1], "--out-of-core"))
 		return out_of_core_main(argc - 1, argv + 1);
@@ -369,57 +380,27 @@ int main(int argc, char **argv)
 		return fairness_main(argc - 1, argv + 1);
 	if (argc > 1 && !strcmp(argv[1], "--pause"))
 		return pause_main(argc - 1, argv + 1);
-	while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1)
-		switch (c) {
-		case 's': options.socket = optarg; break;
-		case 'd': options.dir = optarg; break;
-		case 'f': options.file_size = bench_parse_size("file-size", optarg); break;
-		case 'j': options.json = optarg; break;
-		case 'r':
-			options.runs = (int)bench_parse_number("runs", optarg, 5, RUNS_MAX);
-			break;
-		case 'o': {
-			size_t i = 0;
-
-			while (i < ELEMS(workloads) && strcmp(workloads[i].name, optarg))
-				i++;
-			if (i == ELEMS(workloads))
-				die("--only %s: there is no such workload", optarg);
-			chosen[i] = any = true;
-			break;
-		}
-		case 'c':
-			if (strcmp(optarg, "kernel") && strcmp(optarg, "pagecached"))
-				die("--contestant %s: kernel or pagecached", optarg);
-			options.use[KERNEL] = !strcmp(optarg, "kernel");
-			options.use[PAGECACHED] = !options.use[KERNEL];
-			break;
-		case 'h': usage(stdout); return 0;
-		default: usage(stderr); return 2;
-		}
-	if (optind < argc) {
-		usage(stderr);
-		return 2;
-	}
-	if (options.socket)
-		setenv("PAGECACHED_SOCKET", options.socket, 1);
-	shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (argc == 4 && !strcmp(argv[1], "--run"))
+		return run_main(argv[2], argv[3]);
+	parse(argc, argv);
+	own_pid = getpid();
+	bench_cleanup = clean_up;
+	sigaction(SIGINT, &a, NULL);
+	sigaction(SIGTERM, &a, NULL);
+	sigaction(SIGHUP, &a, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	shared_fd = memfd_create("pgc-bench-run", MFD_CLOEXEC);
+	if (shared_fd < 0 || ftruncate(shared_fd, sizeof(*shared)))
+		die("memfd: %s", strerror(errno));
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED, shared_fd, 0);
 	if (shared == MAP_FAILED)
 		die("mmap: %s", strerror(errno));
-	bench_make_file(options.dir, NULL, options.file_size);
-	json = json_start();
-	printf("| workload | unit | kernel mmap, median (min - max) | pagecached, median (min - max) | ratio |\n|---|---|---|---|---|\n");
-	for (size_t i = 0; i < ELEMS(workloads); i++) {
-		if (any && !chosen[i])
-			continue;
-		run_workload(&workloads[i], json, first);
-		first = false;
-	}
-	if (json) {
-		fprintf(json, "\n]}\n");
-		if (fclose(json))
-			die("%s: %s", options.json, strerror(errno));
-	}
-	bench_remove_file();
+	stores_begin(&stores);
+	noise_begin(stores_any_file(), stores.size);
+	report_begin(options.json, options.csv, stores.size, options.runs);
+	run_all();
+	noise_end(&noise);
+	report_end(&noise);
+	clean_up();
 	return 0;
 }
