@@ -223,6 +223,19 @@ int bench_control(const char *name)
 	return r;
 }
 
+void bench_beside(const char *name, char ret[512])
+{
+	char self[400];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	char *slash;
+
+	self[n > 0 ? n : 0] = '\0';
+	slash = strrchr(self, '/');
+	if (slash)
+		*slash = '\0';
+	snprintf(ret, 512, "%s/%s", slash ? self : ".", name);
+}
+
 static int by_value(const void *a, const void *b)
 {
 	const double *x = a, *y = b;

@@ -40,6 +40,8 @@ void bench_kernel_drop(uint64_t size);
 void bench_kernel_drop_file(const char *path, uint64_t size); /* any file */
 int bench_control(const char *name);                        /* a control connection to the daemon; -errno */
 
+void bench_beside(const char *name, char ret[512]);          /* the path of a file beside this program */
+
 struct figures { double median, min, max; };
 struct figures bench_figures(const double *values, int n);
 void bench_print_figures(const struct figures *f);          /* " median (min - max) |" on stdout */

@@ -3,8 +3,8 @@
  * pgc-bench --out-of-core: files larger than the memory, pagecached beside the kernel's own page cache with the same memory.
  *
  * The kernel's contestants run in a memory cgroup with that limit, to which the page cache of the file is charged
- * (nothing of it is in core before). pagecached's is a daemon of the bench's own with memory_max of that size; its client is
- * limited by nothing. Each run starts with empty caches and has a process of its own, whose threads do the accesses and only
+ * (nothing of it is in core before); so does the FUSE file system, with its process in the same cgroup. pagecached's is a daemon of the bench's own with
+ * memory_max of that size; its client is limited by nothing. The preload library is in front of the same client with plain calls. Each run starts with empty caches and has a process of its own, whose threads do the accesses and only
  * count them; this process, outside of the cgroup, looks at the counters. First comes a warm-up that is the same for all and not counted.
  *
  * Every access is checked: the first word of each page is known. Stores go to another place of the page.
@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -44,7 +45,9 @@
 #define MEMORY_EVERY   50           /* looks from one measurement of the memory to the next */
 #define MEMFDS_MAX     4096
 
-enum contestant { KERNEL, KERNEL_RANDOM, KERNEL_SEQUENTIAL, PAGECACHED, CONTESTANTS };
+enum contestant { KERNEL, KERNEL_RANDOM, KERNEL_SEQUENTIAL, FUSE, PAGECACHED, PRELOAD, CONTESTANTS };
+#define HAS_DAEMON(who) ((who) == PAGECACHED || (who) == PRELOAD)
+#define ADVICE_THAT_FITS (-2)
 static const struct {
 	const char *name, *title;
 	int advice;                /* MADV_*, -1: none */
@@ -52,10 +55,12 @@ static const struct {
 	[KERNEL] = { "kernel", "kernel mmap, no advice", -1 },
 	[KERNEL_RANDOM] = { "kernel-random", "kernel mmap, MADV_RANDOM", MADV_RANDOM },
 	[KERNEL_SEQUENTIAL] = { "kernel-sequential", "kernel mmap, MADV_SEQUENTIAL", MADV_SEQUENTIAL },
+	[FUSE] = { "fuse", "FUSE mmap, MADV_RANDOM or MADV_SEQUENTIAL", ADVICE_THAT_FITS },
 	[PAGECACHED] = { "pagecached", "pagecached, no advice", -1 },
+	[PRELOAD] = { "preload", "preload library, no advice", -1 },
 };
-#define RANDOM_CONTESTANTS (1u << KERNEL | 1u << KERNEL_RANDOM | 1u << PAGECACHED)
-#define SCAN_CONTESTANTS   (1u << KERNEL | 1u << KERNEL_SEQUENTIAL | 1u << PAGECACHED)
+#define RANDOM_CONTESTANTS (1u << KERNEL | 1u << KERNEL_RANDOM | 1u << FUSE | 1u << PAGECACHED | 1u << PRELOAD)
+#define SCAN_CONTESTANTS   (1u << KERNEL | 1u << KERNEL_SEQUENTIAL | 1u << FUSE | 1u << PAGECACHED | 1u << PRELOAD)
 
 static const struct workload {
 	const char *name, *title;
@@ -65,13 +70,14 @@ static const struct workload {
 } workloads[] = {
 	{ "zipf1", "random reads, Zipf .99, 1 thread", 1, 0, false, RANDOM_CONTESTANTS },
 	{ "zipf4", "random reads, Zipf .99, 4 threads", 4, 0, false, RANDOM_CONTESTANTS },
-	{ "rw1", "random, Zipf .99, 20 % stores, 1 thread", 1, 20, false, RANDOM_CONTESTANTS },
-	{ "rw4", "random, Zipf .99, 20 % stores, 4 threads", 4, 20, false, RANDOM_CONTESTANTS },
+	{ "rw1", "random, Zipf .99, 30 % stores, 1 thread", 1, 30, false, RANDOM_CONTESTANTS },
+	{ "rw4", "random, Zipf .99, 30 % stores, 4 threads", 4, 30, false, RANDOM_CONTESTANTS },
 	{ "scan", "repeated scans of 1.5 times the memory", 1, 0, true, SCAN_CONTESTANTS },
 };
 
 static struct {
-	const char *dir, *json, *daemon, *file, *cgroup;
+	const char *dir, *json, *daemon, *file, *cgroup, *preload;
+	char fuse[512];
 	const char *settings[SETTINGS_MAX];
 	unsigned n_settings;
 	uint64_t memory, file_size;
@@ -89,7 +95,9 @@ static struct {
 
 static char work_dir[300], socket_path[400], cgroup_dir[400];
 static bool cgroup_v2;
-static pid_t bench_pid, daemon_pid, run_pid;
+static pid_t bench_pid, daemon_pid, run_pid, fuse_pid;
+static int shared_fd = -1;
+static char run_path[900];         /* the file, as the contestant sees it */
 static int control = -1;
 static volatile sig_atomic_t interrupted;
 static uint32_t *page_of_rank;
@@ -102,6 +110,7 @@ struct sample {                    /* at one moment */
 	uint64_t own_read;         /* bytes, of the process that reads for this contestant */
 	uint64_t waits;            /* kernel: major faults; pagecached: reads from the store */
 	uint64_t fill_bytes;       /* pagecached */
+	uint64_t handles;          /* likewise: open ones */
 };
 
 enum figure { SPEED, HIT, READ_KIB, DEVICE_MIB, WRITTEN_MIB, OWN_MIB, WAITS, FILL_MIB, MEMORY_MIB, ANON_MIB, ACCESSES, SECONDS, FIGURES };
@@ -228,16 +237,21 @@ static void daemon_exec(const char *config, const char *state, const char *log)
 	_exit(127);
 }
 
-static void daemon_start(void)
+static void work_make(void)
 {
-	char config[400], state[400], log[400];
-	FILE *f;
-
 	snprintf(work_dir, sizeof(work_dir), "%s/pgc-bench-daemon-XXXXXX", options.dir);
 	if (!mkdtemp(work_dir)) {
 		work_dir[0] = '\0';
 		die("%s: %s", options.dir, strerror(errno));
 	}
+}
+
+static void daemon_start(void)
+{
+	char config[400], state[400], log[400];
+	FILE *f;
+
+	work_make();
 	snprintf(config, sizeof(config), "%s/pagecached.conf", work_dir);
 	snprintf(state, sizeof(state), "%s/state", work_dir);
 	snprintf(log, sizeof(log), "%s/log", work_dir);
@@ -269,7 +283,7 @@ static void work_remove(void)
 {
 	char command[400];
 
-	snprintf(command, sizeof(command), "rm -rf '%s'", work_dir);
+	snprintf(command, sizeof(command), "rm -rf --one-file-system '%s'", work_dir);
 	if (work_dir[0] && system(command))
 		fprintf(stderr, "pgc-bench: %s is left\n", work_dir);
 	work_dir[0] = '\0';
@@ -346,6 +360,59 @@ static uint64_t daemon_memory(uint64_t *ret_anonymous)
 	return bytes;
 }
 
+/* ---- the FUSE file system, within the limit like what it serves ---- */
+
+static bool fuse_mounted(const char *path)
+{
+	struct stat below, st;
+
+	return !stat(work_dir, &below) && !stat(path, &st) && st.st_dev != below.st_dev;
+}
+
+static void fuse_start(void)
+{
+	char folder[512], mount[400], *slash;
+
+	work_make();
+	snprintf(mount, sizeof(mount), "%s/mount", work_dir);
+	snprintf(folder, sizeof(folder), "%s", bench_path);
+	slash = strrchr(folder, '/');
+	if (!slash || mkdir(mount, 0700))
+		die("%s: %s", mount, strerror(errno));
+	snprintf(run_path, sizeof(run_path), "%s%s", mount, slash);
+	*slash = '\0';
+	fflush(NULL);
+	fuse_pid = fork();
+	if (fuse_pid == 0) {
+		cgroup_join();
+		execl(options.fuse, options.fuse, folder[0] ? folder : "/", mount, "--cache", NULL);
+		_exit(127);
+	}
+	for (int i = 0; !fuse_mounted(mount); i++) {
+		if (waitpid(fuse_pid, NULL, WNOHANG) || i > 1000) {
+			fuse_pid = 0;
+			die("%s: cannot be mounted", options.fuse);
+		}
+		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+	}
+}
+
+/* Also in an emergency. */
+static void fuse_stop(void)
+{
+	char mount[400];
+
+	if (fuse_pid <= 0)
+		return;
+	kill(fuse_pid, SIGTERM); /* it unmounts */
+	waitpid(fuse_pid, NULL, 0);
+	fuse_pid = 0;
+	snprintf(mount, sizeof(mount), "%s/mount", work_dir);
+	if (fuse_mounted(mount))
+		umount2(mount, MNT_DETACH);
+	work_remove();
+}
+
 static void clean_up(void)
 {
 	if (getpid() != bench_pid)
@@ -355,6 +422,7 @@ static void clean_up(void)
 		kill(run_pid, SIGKILL);
 		waitpid(run_pid, NULL, 0);
 	}
+	fuse_stop();
 	daemon_stop(false);
 	cgroup_remove();
 	work_remove();
@@ -460,24 +528,27 @@ static void run_body(const struct workload *w, enum contestant who, unsigned run
 	struct thread threads[THREADS_MAX];
 	pthread_t ids[THREADS_MAX];
 	struct pgc_file *f = NULL;
-	int prot = PROT_READ | (w->stores ? PROT_WRITE : 0), fd, r;
+	int prot = PROT_READ | (w->stores ? PROT_WRITE : 0), advice = contestants[who].advice, fd, r;
 	uint8_t *map;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	signal(SIGINT, SIG_IGN);
 	signal(SIGTERM, SIG_DFL);
 	if (who == PAGECACHED) {
-		r = pgc_open(&f, bench_path, O_RDWR, 0);
+		r = pgc_open(&f, run_path, O_RDWR, 0);
 		if (r)
 			die("pgc_open: %s", strerror(-r));
 		map = pgc_mmap(f, NULL, options.file_size, prot, MAP_SHARED, 0);
 	} else {
-		cgroup_join();
-		fd = open(bench_path, O_RDWR | O_CLOEXEC);
+		if (who != PRELOAD)
+			cgroup_join();
+		fd = open(run_path, O_RDWR | O_CLOEXEC);
 		if (fd < 0)
-			die("%s: %s", bench_path, strerror(errno));
+			die("%s: %s", run_path, strerror(errno));
 		map = mmap(NULL, options.file_size, prot, MAP_SHARED, fd, 0);
-		if (map != MAP_FAILED && contestants[who].advice >= 0 && madvise(map, options.file_size, contestants[who].advice))
+		if (advice == ADVICE_THAT_FITS)
+			advice = w->scan ? MADV_SEQUENTIAL : MADV_RANDOM;
+		if (map != MAP_FAILED && advice >= 0 && madvise(map, options.file_size, advice))
 			die("madvise: %s", strerror(errno));
 	}
 	if (map == MAP_FAILED)
@@ -492,6 +563,36 @@ static void run_body(const struct workload *w, enum contestant who, unsigned run
 	if (atomic_load(&shared->stop) == 2)
 		die("%s by %s: a page has the wrong bytes", w->name, contestants[who].name);
 	_exit(0);
+}
+
+/* The preload library is there from a program's start: so this one starts anew, with what run_body needs. */
+static void run_preloaded(const struct workload *w, unsigned run)
+{
+	char link[400], fd[16], workload[16], number[16], size[32], memory[32], *library = options.preload ? realpath(options.preload, NULL) : NULL;
+
+	snprintf(link, sizeof(link), "%s/preload.so", work_dir); /* the loader takes no name with a space */
+	snprintf(fd, sizeof(fd), "%d", shared_fd);
+	snprintf(workload, sizeof(workload), "%u", (unsigned)(w - workloads));
+	snprintf(number, sizeof(number), "%u", run);
+	snprintf(size, sizeof(size), "%" PRIu64, options.file_size);
+	snprintf(memory, sizeof(memory), "%" PRIu64, options.memory);
+	if (!library || symlink(library, link) || fcntl(shared_fd, F_SETFD, 0) || setenv("LD_PRELOAD", link, 1) || setenv("PAGECACHED_PATHS", run_path, 1))
+		die("the preload library: %s", strerror(errno));
+	execl("/proc/self/exe", "pgc-bench", "--out-of-core", "--run", fd, workload, number, run_path, size, memory, NULL);
+	die("/proc/self/exe: %s", strerror(errno));
+}
+
+static int run_main(char **argv)
+{
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED, atoi(argv[0]), 0);
+	if (shared == MAP_FAILED)
+		die("mmap: %s", strerror(errno));
+	snprintf(run_path, sizeof(run_path), "%s", argv[3]);
+	options.file_size = strtoull(argv[4], NULL, 10);
+	options.memory = strtoull(argv[5], NULL, 10);
+	page_of_rank = bench_shuffled((uint32_t)(options.file_size / PAGE), 7);
+	run_body(&workloads[atoi(argv[1])], PRELOAD, (unsigned)atoi(argv[2]));
+	return 1;
 }
 
 /* ---- looking at it ---- */
@@ -516,13 +617,14 @@ static void sample_take(const struct workload *w, enum contestant who, struct sa
 		ret->device_read = field_of(text, 3) * 512;
 		ret->device_written = field_of(text, 7) * 512;
 	}
-	ret->own_read = number_after(text_of("/proc/%d/io", (int)(who == PAGECACHED ? daemon_pid : run_pid)), "read_bytes: ");
-	if (who != PAGECACHED) {
+	ret->own_read = number_after(text_of("/proc/%d/io", (int)(HAS_DAEMON(who) ? daemon_pid : who == FUSE ? fuse_pid : run_pid)), "read_bytes: ");
+	if (!HAS_DAEMON(who)) {
 		text = strrchr(text_of("/proc/%d/stat", (int)run_pid), ')');
 		ret->waits = text ? field_of(text + 1, 10) : 0;
 	} else if (daemon_status(&s)) {
 		ret->waits = s.fills;
 		ret->fill_bytes = s.fill_bytes;
+		ret->handles = s.handles;
 	} else
 		die("the daemon does not answer");
 }
@@ -543,7 +645,7 @@ static void wait_for(const struct workload *w, enum contestant who, const struct
 			run_pid = 0;
 			die("%s by %s has ended", w->name, contestants[who].name);
 		}
-		if (who == PAGECACHED && look % MEMORY_EVERY == 0) {
+		if (HAS_DAEMON(who) && look % MEMORY_EVERY == 0) {
 			bytes = daemon_memory(&anonymous);
 			if ((double)bytes > figures[MEMORY_MIB] * 0x1p20)
 				figures[MEMORY_MIB] = (double)bytes / 0x1p20;
@@ -570,7 +672,7 @@ static void figures_take(enum contestant who, const struct sample *a, const stru
 	f[DEVICE_MIB] = (double)(b->device_read - a->device_read) / 0x1p20;
 	f[WRITTEN_MIB] = (double)(b->device_written - a->device_written) / 0x1p20;
 	f[WAITS] = (double)(b->waits - a->waits);
-	if (who != PAGECACHED)
+	if (!HAS_DAEMON(who))
 		f[MEMORY_MIB] = (double)field_of(text_of("%s/%s", cgroup_dir, cgroup_v2 ? "memory.peak" :
 			"memory.max_usage_in_bytes"), 1) / 0x1p20;
 }
@@ -581,7 +683,7 @@ static void figures_print(const struct workload *w, enum contestant who, unsigne
 	for (int i = 0; i < FIGURES; i++)
 		fprintf(stderr, " %s %.6g", figure_names[i], figures[i]);
 	fputc('\n', stderr);
-	if (who == PAGECACHED)
+	if (HAS_DAEMON(who))
 		daemon_print_policy();
 }
 
@@ -596,12 +698,17 @@ static void run_one(const struct workload *w, enum contestant who, unsigned run,
 	memset(figures, 0, FIGURES * sizeof(*figures));
 	memset(shared, 0, sizeof(*shared));
 	bench_kernel_drop(options.file_size);
-	if (who == PAGECACHED)
+	snprintf(run_path, sizeof(run_path), "%s", bench_path);
+	if (HAS_DAEMON(who))
 		daemon_start();
 	else
 		cgroup_make();
+	if (who == FUSE)
+		fuse_start();
 	fflush(NULL);
 	run_pid = fork();
+	if (run_pid == 0 && who == PRELOAD)
+		run_preloaded(w, run);
 	if (run_pid == 0)
 		run_body(w, who, run);
 	if (run_pid < 0)
@@ -612,6 +719,8 @@ static void run_one(const struct workload *w, enum contestant who, unsigned run,
 	wait_for(w, who, &from, timed, options.seconds, figures);
 	sample_take(w, who, &to);
 	figures_take(who, &from, &to, figures);
+	if (who == PRELOAD && !to.handles)
+		die("the preload library did not take the file over");
 	atomic_store_explicit(&shared->stop, 1, memory_order_release);
 	if (waitpid(run_pid, &status, 0) != run_pid || status) {
 		run_pid = 0;
@@ -620,7 +729,9 @@ static void run_one(const struct workload *w, enum contestant who, unsigned run,
 	run_pid = 0;
 	if (options.verbose)
 		figures_print(w, who, run, figures);
-	if (who == PAGECACHED)
+	if (who == FUSE)
+		fuse_stop();
+	if (HAS_DAEMON(who))
 		daemon_stop(true);
 	else
 		cgroup_remove();
@@ -646,20 +757,20 @@ static void json_contestant(FILE *json, int who, const double values[RUNS_MAX][F
 }
 
 /* The kernel's better setting is the faster one. */
-static void print_against_kernel(struct figures all[CONTESTANTS][FIGURES], const struct workload *w, FILE *json)
+static void print_against_kernel(struct figures all[CONTESTANTS][FIGURES], const struct workload *w, int ours, FILE *json)
 {
 	int best = -1;
 	double speed, read;
 
-	for (int who = 0; who < PAGECACHED; who++)
+	for (int who = 0; who < FUSE; who++)
 		if (takes_part(w, who) && (best < 0 || all[who][SPEED].median > all[best][SPEED].median))
 			best = who;
 	if (best < 0) {
 		printf(" |\n");
 		return;
 	}
-	speed = all[PAGECACHED][SPEED].median / all[best][SPEED].median;
-	read = all[best][READ_KIB].median > 0 ? all[PAGECACHED][READ_KIB].median / all[best][READ_KIB].median : 0;
+	speed = all[ours][SPEED].median / all[best][SPEED].median;
+	read = all[best][READ_KIB].median > 0 ? all[ours][READ_KIB].median / all[best][READ_KIB].median : 0;
 	printf(" %.2f times the speed, %.2f of the bytes read |\n", speed, read);
 	if (json)
 		fprintf(json, ",\n   \"kernel_best\": \"%s\", \"speed_ratio\": %.4g, \"read_ratio\": %.4g", contestants[best].name, speed, read);
@@ -691,8 +802,8 @@ static void run_workload(const struct workload *w, FILE *json, bool first)
 			all[who][READ_KIB].median, all[who][DEVICE_MIB].median, all[who][MEMORY_MIB].median + all[who][ANON_MIB].median);
 		if (json)
 			json_contestant(json, who, values[who], all[who]);
-		if (who == PAGECACHED)
-			print_against_kernel(all, w, json);
+		if (who >= FUSE)
+			print_against_kernel(all, w, who, who == PAGECACHED ? json : NULL);
 		else
 			printf(" |\n");
 	}
@@ -709,6 +820,8 @@ static void usage(FILE *out)
 		"Files larger than the memory, beside the kernel's mmap in a memory cgroup; a table on stdout. Wants root.\n\n"
 		"  --daemon PATH         the daemon to start (default $PAGECACHED_BIN)\n"
 		"  --set KEY=VALUE       a further line of its configuration; may be given again\n"
+		"  --preload PATH        the preload library (default $PAGECACHED_PRELOAD)\n"
+		"  --fuse PATH           the FUSE file system (default pgc-fuse, beside this program)\n"
 		"  --memory SIZE         of the cgroup, and memory_max (default 512M)\n"
 		"  --file-size SIZE      default 4 times the memory\n"
 		"  --only LIST           these workloads, with commas; may be given again\n"
@@ -756,7 +869,7 @@ static unsigned parse_list(const char *option, const char *list, const char *(*n
 static unsigned parse(int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{ "daemon", 1, NULL, 'D' }, { "set", 1, NULL, 'S' }, { "memory", 1, NULL, 'm' }, { "file-size", 1, NULL, 'f' },
+		{ "daemon", 1, NULL, 'D' }, { "preload", 1, NULL, 'P' }, { "fuse", 1, NULL, 'u' }, { "set", 1, NULL, 'S' }, { "memory", 1, NULL, 'm' }, { "file-size", 1, NULL, 'f' },
 		{ "only", 1, NULL, 'o' }, { "contestants", 1, NULL, 'c' }, { "runs", 1, NULL, 'r' }, { "warm-seconds", 1, NULL, 'w' },
 		{ "seconds", 1, NULL, 's' }, { "accesses", 1, NULL, 'a' }, { "passes", 1, NULL, 'p' }, { "dir", 1, NULL, 'd' },
 		{ "file", 1, NULL, 'F' }, { "cgroup", 1, NULL, 'g' }, { "json", 1, NULL, 'j' }, { "verbose", 0, NULL, 'v' },
@@ -766,9 +879,13 @@ static unsigned parse(int argc, char **argv)
 	int c;
 
 	options.daemon = getenv("PAGECACHED_BIN");
+	options.preload = getenv("PAGECACHED_PRELOAD");
+	bench_beside("pgc-fuse", options.fuse);
 	while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1)
 		switch (c) {
 		case 'D': options.daemon = optarg; break;
+		case 'P': options.preload = optarg; break;
+		case 'u': snprintf(options.fuse, sizeof(options.fuse), "%s", optarg); break;
 		case 'S':
 			if (options.n_settings == SETTINGS_MAX || !strchr(optarg, '='))
 				die("--set %s: KEY=VALUE, at most %d times", optarg, SETTINGS_MAX);
@@ -795,8 +912,14 @@ static unsigned parse(int argc, char **argv)
 		usage(stderr);
 		exit(2);
 	}
-	if (!options.daemon && options.contestants & 1u << PAGECACHED)
+	if (!options.daemon && options.contestants & (1u << PAGECACHED | 1u << PRELOAD))
 		die("--daemon is wanted");
+	if (!options.preload && options.contestants & 1u << PRELOAD)
+		die("--preload is wanted");
+	if ((access(options.fuse, X_OK) || access("/dev/fuse", F_OK)) && options.contestants & 1u << FUSE) {
+		fprintf(stderr, "pgc-bench: left out: FUSE (it cannot be mounted here)\n");
+		options.contestants &= ~(1u << FUSE);
+	}
 	if (!options.file_size)
 		options.file_size = options.memory * 4;
 	if (options.file_size / PAGE > UINT32_MAX / 4)
@@ -815,7 +938,10 @@ static void setup(void)
 	sigaction(SIGTERM, &a, NULL);
 	sigaction(SIGHUP, &a, NULL);
 	signal(SIGPIPE, SIG_IGN);
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	shared_fd = memfd_create("pgc-bench-run", MFD_CLOEXEC);
+	if (shared_fd < 0 || ftruncate(shared_fd, sizeof(*shared)))
+		die("memfd: %s", strerror(errno));
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED, shared_fd, 0);
 	if (shared == MAP_FAILED)
 		die("mmap: %s", strerror(errno));
 	bench_make_file(options.dir, options.file, options.file_size);
@@ -829,10 +955,13 @@ static void setup(void)
 
 int out_of_core_main(int argc, char **argv)
 {
-	unsigned chosen = parse(argc, argv);
 	bool first = true;
 	FILE *json = NULL;
+	unsigned chosen;
 
+	if (argc == 8 && !strcmp(argv[1], "--run"))
+		return run_main(argv + 2);
+	chosen = parse(argc, argv);
 	setup();
 	if (options.json) {
 		json = fopen(options.json, "we");

@@ -329,13 +329,9 @@ static void parse(int argc, char **argv)
 		{ "slow-seconds", 1, NULL, 't' }, { "json", 1, NULL, 'j' }, { "csv", 1, NULL, 'C' }, { "help", 0, NULL, 'h' }, { 0 },
 	};
 	static char fuse[512];
-	ssize_t n = readlink("/proc/self/exe", fuse, sizeof(fuse) - 10);
-	char *slash;
 	int c;
 
-	fuse[n > 0 ? n : 0] = '\0';
-	slash = strrchr(fuse, '/');
-	strcpy(slash ? slash + 1 : fuse, "pgc-fuse");
+	bench_beside("pgc-fuse", fuse);
 	stores.fuse = fuse;
 	stores.daemon = getenv("PAGECACHED_BIN");
 	stores.preload = getenv("PAGECACHED_PRELOAD");
