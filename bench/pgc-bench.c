@@ -393,7 +393,7 @@ int main(int argc, char **argv)
 		die("mmap: %s", strerror(errno));
 	stores_begin(&stores);
 	noise_begin(stores_any_file(), stores.size);
-	report_begin(options.json, options.csv, stores.size, options.runs);
+	report_begin(options.json, options.csv, stores.dir, stores.size, options.runs);
 	run_all();
 	noise_end(&noise);
 	report_end(&noise);

@@ -10,6 +10,10 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/utsname.h>
+#include <unistd.h>
 
 #define OUTCOMES_MAX 400u
 #define NINES        4.0                  /* latencies are plotted up to 99.99 % */
@@ -62,7 +66,55 @@ static const char *store_name(unsigned delay_ms)
 	return name;
 }
 
-void report_begin(const char *json_path, const char *csv, uint64_t size, int n)
+/* The first line of a file that begins with `key`, behind what follows the key; "" if there is none. */
+static const char *line_after(const char *path, const char *key)
+{
+	static char line[1000];
+	FILE *f = fopen(path, "re");
+	char *value = NULL;
+
+	while (!value && f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, key, strlen(key)))
+			value = line + strlen(key) + strspn(line + strlen(key), " \t:");
+	if (f)
+		fclose(f);
+	if (!value)
+		return "";
+	value[strcspn(value, "\n\"\\")] = '\0';
+	return value;
+}
+
+/* What a folder's file system is: of the mount with its device's number. */
+static const char *file_system(const char *dir)
+{
+	static char line[2000], type[100];
+	unsigned from, to;
+	struct stat st;
+	char *rest;
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+
+	strcpy(type, "unknown");
+	if (f && !stat(dir, &st))
+		while (fgets(line, sizeof(line), f))
+			if (sscanf(line, "%*u %*u %u:%u", &from, &to) == 2 && from == major(st.st_dev) && to == minor(st.st_dev) && (rest = strstr(line, " - ")))
+				sscanf(rest + 3, "%99s", type);
+	if (f)
+		fclose(f);
+	return type;
+}
+
+static void json_machine(const char *dir)
+{
+	struct utsname u;
+
+	if (uname(&u))
+		die("uname: %s", strerror(errno));
+	fprintf(json, "\"kernel\": \"%s %s\", \"machine\": \"%s\", \"processors\": %ld, ", u.sysname, u.release, u.machine, sysconf(_SC_NPROCESSORS_ONLN));
+	fprintf(json, "\"processor\": \"%s\", ", line_after("/proc/cpuinfo", "model name"));
+	fprintf(json, "\"memory\": \"%s\", \"file_system\": \"%s\", ", line_after("/proc/meminfo", "MemTotal"), file_system(dir));
+}
+
+void report_begin(const char *json_path, const char *csv, const char *dir, uint64_t size, int n)
 {
 	json_name = json_path;
 	csv_folder = csv;
@@ -75,7 +127,9 @@ void report_begin(const char *json_path, const char *csv, uint64_t size, int n)
 	json = fopen(json_path, "we");
 	if (!json)
 		die("%s: %s", json_path, strerror(errno));
-	fprintf(json, "{\"file_size\": %" PRIu64 ", \"runs\": %d, \"results\": [", size, runs);
+	fprintf(json, "{");
+	json_machine(dir);
+	fprintf(json, "\"file_size\": %" PRIu64 ", \"runs\": %d, \"results\": [", size, runs);
 }
 
 void report_store(unsigned delay_ms, unsigned contestants_of_store)

@@ -15,8 +15,8 @@ struct outcome {
 	struct hist hist[CONTESTANTS];     /* of all runs; empty where single operations are not timed */
 };
 
-/* Columns are for `contestants`; json and csv (a folder) may be NULL. */
-void report_begin(const char *json, const char *csv, uint64_t size, int runs);
+/* json and csv (a folder) may be NULL; dir is what the files are in. */
+void report_begin(const char *json, const char *csv, const char *dir, uint64_t size, int runs);
 void report_store(unsigned delay_ms, unsigned contestants); /* the following are on this store */
 void report_add(const struct outcome *o);
 void report_end(const struct noise *n);

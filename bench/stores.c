@@ -300,6 +300,7 @@ void stores_prepare(struct run *r, const struct workload *w)
 {
 	const char *name = contestants[r->who].name;
 	char path[400], plain[400];
+	const char *folder = r->who == FUSE ? cached.path : r->who == FUSE_NOCACHE ? direct.path : slow_ms ? slow.path : plain;
 
 	r->slow = slow_ms > 0;
 	r->size = stores->size;
@@ -308,8 +309,8 @@ void stores_prepare(struct run *r, const struct workload *w)
 	r->server = BIT(r->who) & DAEMON_CONTESTANTS ? daemon_pid : r->who == FUSE ? cached.pid : r->who == FUSE_NOCACHE ? direct.pid : 0;
 	snprintf(r->lower, sizeof(r->lower), "%s/files/%s", work, name);
 	snprintf(plain, sizeof(plain), "%s/files", work);
-	snprintf(r->path, sizeof(r->path), "%s/%s", r->who == FUSE ? cached.path : r->who == FUSE_NOCACHE ? direct.path : slow_ms ? slow.path : plain, name);
-	snprintf(r->many, sizeof(r->many), "%s/files/many-", work);
+	snprintf(r->path, sizeof(r->path), "%s/%s", folder, name);
+	snprintf(r->many, sizeof(r->many), "%s/many-", folder);
 	for (unsigned i = 0; w->many && i < MANY_FILES; i++) {
 		snprintf(path, sizeof(path), "%s/files/many-%u", work, i);
 		if (access(path, F_OK))
@@ -329,24 +330,29 @@ static void drop_one(const char *path)
 		bench_kernel_drop_file(path, (uint64_t)st.st_size & ~(PAGE - 1));
 }
 
+/* From the top down; what is there with direct I/O, or of the daemon's, is in no cache of the kernel's but the lower one. */
+static void drop_both(const struct run *r, const char *path, const char *lower)
+{
+	if (r->who == FUSE || (r->who == KERNEL && r->slow))
+		drop_one(path);
+	drop_one(lower);
+}
+
 void stores_drop(const struct run *r, const struct workload *w)
 {
-	char path[600];
+	char path[600], lower[600];
 
 	if (BIT(r->who) & DAEMON_CONTESTANTS)
 		daemon_drop();
 	for (const char *const *suffix = (const char *const[]){ "", ".lmdb", ".sqlite", NULL }; *suffix; suffix++) {
-		/* From the top down; what is there with direct I/O, or of the daemon's, is in no cache of the kernel. */
-		if (r->who == FUSE || (r->who == KERNEL && r->slow)) {
-			snprintf(path, sizeof(path), "%s%s", r->path, *suffix);
-			drop_one(path);
-		}
-		snprintf(path, sizeof(path), "%s%s", r->lower, *suffix);
-		drop_one(path);
+		snprintf(path, sizeof(path), "%s%s", r->path, *suffix);
+		snprintf(lower, sizeof(lower), "%s%s", r->lower, *suffix);
+		drop_both(r, path, lower);
 	}
 	for (unsigned i = 0; w->many && i < MANY_FILES; i++) {
 		snprintf(path, sizeof(path), "%s%u", r->many, i);
-		drop_one(path);
+		snprintf(lower, sizeof(lower), "%s/files/many-%u", work, i);
+		drop_both(r, path, lower);
 	}
 }
 
