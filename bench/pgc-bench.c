@@ -97,7 +97,7 @@ static void clean_up(void)
 		kill(run_pid, SIGKILL);
 		waitpid(run_pid, NULL, 0);
 	}
-	stores_end();
+	stores_end(true);
 }
 
 static void on_signal(int sig)
@@ -397,6 +397,6 @@ int main(int argc, char **argv)
 	run_all();
 	noise_end(&noise);
 	report_end(&noise);
-	clean_up();
+	stores_end(false);
 	return 0;
 }

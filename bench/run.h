@@ -147,7 +147,7 @@ struct stores {
 	unsigned contestants;              /* those that are wanted; stores_begin takes out what cannot be had, and says so */
 };
 void stores_begin(struct stores *s);
-void stores_end(void);                                            /* also in an emergency */
+void stores_end(bool emergency);                                  /* in an emergency nothing that takes long or fails */
 /* A store with a delay (0: the folder itself) and a daemon with this setting (NULL: none) from now on. */
 void stores_use(unsigned delay_ms, const char *setting);
 void stores_prepare(struct run *r, const struct workload *w);     /* paths and numbers of a run; makes files that are not there yet */

@@ -106,7 +106,7 @@ static void daemon_exec(void)
 	snprintf(log, sizeof(log), "%s/log", work);
 	socket_path(name);
 	fd = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (fd < 0 || dup2(fd, 1) < 0 || dup2(fd, 2) < 0)
 		_exit(126);
 	execl(stores->daemon, stores->daemon, "--config", config, "--socket", name, "--state-dir", state, "--bpffs", "none", NULL);
@@ -171,16 +171,22 @@ static void daemon_start(const char *setting)
 	snprintf(setting_now, sizeof(setting_now), "%s", setting ? setting : "");
 }
 
-static void daemon_stop(bool gently)
+/* By SIGTERM in any case: only so does it take away what it keeps for its next start. In an emergency not for ever. */
+static void daemon_stop(bool emergency)
 {
 	int status = 0;
+	pid_t pid = daemon_pid;
 
-	if (daemon_pid <= 0)
+	if (pid <= 0)
 		return;
-	kill(daemon_pid, gently ? SIGTERM : SIGKILL);
-	waitpid(daemon_pid, &status, 0);
 	daemon_pid = 0;
-	if (gently && status)
+	kill(pid, SIGTERM);
+	for (int i = 0; waitpid(pid, &status, WNOHANG) == 0; i++) {
+		if (emergency && i == START_TRIES)
+			kill(pid, SIGKILL);
+		pause_ms(10);
+	}
+	if (!emergency && status)
 		daemon_fails("ended badly");
 }
 
@@ -259,13 +265,13 @@ void stores_begin(struct stores *s)
 		daemon_start(NULL);
 }
 
-void stores_end(void)
+void stores_end(bool emergency)
 {
 	char command[400];
 
 	if (!work[0])
 		return;
-	daemon_stop(false);
+	daemon_stop(emergency);
 	fuse_unmount(slow.path, &slow.pid);
 	fuse_unmount(direct.path, &direct.pid);
 	fuse_unmount(cached.path, &cached.pid);
@@ -282,7 +288,7 @@ void stores_use(unsigned delay_ms, const char *setting)
 	if (!other)
 		return;
 	/* The daemon has files of the slow store open. */
-	daemon_stop(true);
+	daemon_stop(false);
 	if (delay_ms != slow_ms) {
 		fuse_unmount(slow.path, &slow.pid);
 		slow_ms = delay_ms;
