@@ -214,7 +214,7 @@ static void run_parts(struct run *r, const struct workload *w, uint64_t size, vo
 {
 	double from = 0, to = 0, done = 0;
 	unsigned n = (unsigned)w->n;
-	pid_t pids[PARTS_MAX];
+	pid_t pids[PARTS_MAX] = { 0 };
 
 	workload = w;
 	order = bench_shuffled((uint32_t)(size / PAGE), r->number);
