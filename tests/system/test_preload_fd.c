@@ -123,7 +123,7 @@ ACT_TEST(writers_that_share_a_position_lose_nothing, .seconds = 120)
 {
 	enum { WRITERS = 4, LINES = 500 };
 	int fd = open("log", O_RDWR | O_CREAT, 0644), seen[WRITERS] = { 0 };
-	char line[17];
+	char line[40];
 	pid_t pid[WRITERS];
 
 	for (int w = 0; w < WRITERS; w++) {
