@@ -816,7 +816,7 @@ static void name_preload(void)
  */
 static bool wants_bpf(const char *group)
 {
-	static const char *const groups[] = { "bpf_view", "check", "control", "daemon", "run", "security", "stop", "takeover" };
+	static const char *const groups[] = { "advice", "bpf_view", "check", "control", "daemon", "limits", "memory", "run", "security", "stop", "takeover" };
 
 	for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++)
 		if (strcmp(group, groups[i]) == 0)
