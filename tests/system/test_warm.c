@@ -594,8 +594,9 @@ SYSTEM_TEST(retained_by_mappings_what_cannot_be_written_stays_until_it_can, MAPP
 	struct pgc_file *f = open_mem("mem:f", MIB, 1);
 	uint8_t *m = map(f, MIB, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
 
-	pattern_fill(m, MIB, 0, 2);
+	/* From the start: what the timer could write before the end of the stores would rightly go. */
 	inject("mem:f", PGC_INJECT_WRITE_ERROR, EIO, 0);
+	pattern_fill(m, MIB, 0, 2);
 	CHECK_EQ(pgc_munmap(m, MIB), 0);
 	WAIT_UNTIL(status().writeout_errors > 0);
 	CHECK_EQ(file_state("mem:f").resident, MIB / PAGE);
