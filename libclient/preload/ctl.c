@@ -127,7 +127,23 @@ static int ask_once(struct pgc_msg *m)
 	return r;
 }
 
-static int request(struct pgc_msg *m)
+/* By a connection of its own, with no lock. The reply is in *m. */
+static int ask_alone(struct pgc_msg *m)
+{
+	struct conn c;
+	int r = make(&c);
+
+	if (r < 0)
+		return r;
+	r = greet(&c);
+	if (r == 0)
+		r = conn_request(&c, m, NULL, 0, NULL, 0);
+	conn_destroy(&c);
+	return r;
+}
+
+/* Asks by `once` until a daemon has answered. The reply is in *m. */
+static int request(struct pgc_msg *m, int (*once)(struct pgc_msg *m))
 {
 	struct waiting w = { .since = clock_ms() };
 	struct pgc_msg reply;
@@ -141,7 +157,7 @@ static int request(struct pgc_msg *m)
 	do {
 		from = clock_ms();
 		reply = *m;
-		r = ask_once(&reply);
+		r = once(&reply);
 		file_not_waited(&w, from);
 	} while (r < 0 && (r = wait_for_daemon(r, &w)) == 0);
 	if (r == 0)
@@ -159,53 +175,16 @@ int ctl_stat(const struct stat *st, struct pgc_stat_reply *ret)
 		.mtime_s = st->st_mtim.tv_sec, .mtime_ns = (uint32_t)st->st_mtim.tv_nsec,
 		.ctime_s = st->st_ctim.tv_sec, .ctime_ns = (uint32_t)st->st_ctim.tv_nsec,
 	};
-	r = request(&m);
+	r = request(&m, ask_once);
 	if (r == 0)
 		*ret = m.stat_reply;
-	return r;
-}
-
-/* By a connection of its own, with no lock. The reply is in *m. */
-static int ask_alone_once(struct pgc_msg *m)
-{
-	struct conn c;
-	int r = make(&c);
-
-	if (r < 0)
-		return r;
-	r = greet(&c);
-	if (r == 0)
-		r = conn_request(&c, m, NULL, 0, NULL, 0);
-	conn_destroy(&c);
-	return r;
-}
-
-static int ask_alone(struct pgc_msg *m)
-{
-	struct waiting w = { .since = clock_ms() };
-	struct pgc_msg reply;
-	uint64_t from;
-	int r;
-	NO_CANCEL;
-	ENTER;
-
-	if (fork_unseen())
-		fork_late();
-	do {
-		from = clock_ms();
-		reply = *m;
-		r = ask_alone_once(&reply);
-		file_not_waited(&w, from);
-	} while (r < 0 && (r = wait_for_daemon(r, &w)) == 0);
-	if (r == 0)
-		*m = reply;
 	return r;
 }
 
 int ctl_sync(dev_t dev, ino_t ino)
 {
 	struct pgc_msg m = { .type = PGC_CTL_SYNC, .ctl_file = { .dev = dev, .ino = ino, .wait = 1 } };
-	int r = ask_alone(&m);
+	int r = request(&m, ask_alone);
 
 	return r == -ENOENT ? 0 : r;
 }
@@ -213,7 +192,7 @@ int ctl_sync(dev_t dev, ino_t ino)
 int ctl_daemon(pid_t *ret)
 {
 	struct pgc_msg m = { .type = PGC_CTL_STATUS };
-	int r = ask_alone(&m);
+	int r = request(&m, ask_alone);
 
 	if (r == 0)
 		*ret = (pid_t)m.ctl_status_reply.pid;
