@@ -258,3 +258,16 @@ void bench_print_figures(const struct figures *f)
 
 	printf(" %.*f (%.*f - %.*f) |", digits, f->median, digits, f->min, digits, f->max);
 }
+
+void *bench_shared(size_t size, int *ret_fd)
+{
+	void *p;
+
+	*ret_fd = memfd_create("pgc-bench-run", MFD_CLOEXEC);
+	if (*ret_fd < 0 || ftruncate(*ret_fd, (off_t)size))
+		die("memfd: %s", strerror(errno));
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, *ret_fd, 0);
+	if (p == MAP_FAILED)
+		die("mmap: %s", strerror(errno));
+	return p;
+}

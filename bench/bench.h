@@ -5,6 +5,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -41,6 +42,9 @@ void bench_kernel_drop_file(const char *path, uint64_t size); /* any file */
 int bench_control(const char *name);                        /* a control connection to the daemon; -errno */
 
 void bench_beside(const char *name, char ret[512]);          /* the path of a file beside this program */
+
+/* Zeros that this process shares with those that it makes, and with what they execute if they get *ret_fd (close-on-exec). */
+void *bench_shared(size_t size, int *ret_fd);
 
 struct figures { double median, min, max; };
 struct figures bench_figures(const double *values, int n);

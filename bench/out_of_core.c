@@ -938,12 +938,7 @@ static void setup(void)
 	sigaction(SIGTERM, &a, NULL);
 	sigaction(SIGHUP, &a, NULL);
 	signal(SIGPIPE, SIG_IGN);
-	shared_fd = memfd_create("pgc-bench-run", MFD_CLOEXEC);
-	if (shared_fd < 0 || ftruncate(shared_fd, sizeof(*shared)))
-		die("memfd: %s", strerror(errno));
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED, shared_fd, 0);
-	if (shared == MAP_FAILED)
-		die("mmap: %s", strerror(errno));
+	shared = bench_shared(sizeof(*shared), &shared_fd);
 	bench_make_file(options.dir, options.file, options.file_size);
 	if (stat(bench_path, &st))
 		die("%s: %s", bench_path, strerror(errno));

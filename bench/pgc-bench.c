@@ -385,12 +385,7 @@ int main(int argc, char **argv)
 	sigaction(SIGTERM, &a, NULL);
 	sigaction(SIGHUP, &a, NULL);
 	signal(SIGPIPE, SIG_IGN);
-	shared_fd = memfd_create("pgc-bench-run", MFD_CLOEXEC);
-	if (shared_fd < 0 || ftruncate(shared_fd, sizeof(*shared)))
-		die("memfd: %s", strerror(errno));
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED, shared_fd, 0);
-	if (shared == MAP_FAILED)
-		die("mmap: %s", strerror(errno));
+	shared = bench_shared(sizeof(*shared), &shared_fd);
 	stores_begin(&stores);
 	noise_begin(stores_any_file(), stores.size);
 	report_begin(options.json, options.csv, stores.dir, stores.size, options.runs);
