@@ -21,6 +21,7 @@
 #include "daemon/log.h"
 #include "daemon/reclaim.h"
 #include "daemon/saved.h"
+#include "daemon/window.h"
 #include "daemon/writeback.h"
 
 #define CHUNK_BLOCKS (HOST_CHUNK_SIZE / PGC_BLOCK_SIZE)
@@ -180,10 +181,15 @@ void block_set_resident(struct block *b, uint64_t pages, unsigned flags)
 	count_resident(b, pages);
 	if (flags & POLICY_AHEAD)
 		b->ahead |= fresh;
+	window_show(b);
 	block_in_policy(b, fresh, flags);
 }
 
-void block_came_back(struct block *b, uint64_t pages) { count_resident(b, pages); }
+void block_came_back(struct block *b, uint64_t pages)
+{
+	count_resident(b, pages);
+	window_show(b);
+}
 
 void block_touched(struct block *b, uint64_t pages, unsigned flags)
 {
@@ -192,6 +198,7 @@ void block_touched(struct block *b, uint64_t pages, unsigned flags)
 	if (ahead) {
 		b->ahead &= ~ahead;
 		b->file->worker->stats->readahead_hits += (uint64_t)__builtin_popcountll(ahead);
+		window_show(b);
 	}
 	for (pages &= b->e->resident & ~b->pinned; pages; pages &= pages - 1)
 		policy_touch(b->domain->policy, file_key(b->file, first + (unsigned)__builtin_ctzll(pages)), flags);
@@ -417,6 +424,7 @@ static void not_resident(struct block *b, uint64_t gone)
 	b->e->resident &= ~gone;
 	kill_point("block.resident_cleared");
 	b->ahead &= ~gone;
+	window_show(b);
 	b->unknown &= ~gone;
 	b->file->e->resident -= n;
 	b->file->worker->stats->resident -= n;
@@ -525,17 +533,46 @@ uint64_t block_drop_clean(struct block *b, uint64_t among)
 	uint64_t left = pages, second = (uint64_t)__builtin_popcountll(b->second & among);
 
 	block_forget_second(b, among);
-	if (pages)
-		file_bump_seq(f);
 	while (left) {
 		unsigned from = (unsigned)__builtin_ctzll(left), n = bits_run(left, from);
 
-		if (file_punch(f, block_first(b) + from, n) < 0)
+		window_hide(f, block_first(b) + from, n);
+		if (file_punch(f, block_first(b) + from, n) < 0) {
+			window_show(b);
 			break;
+		}
 		kill_point("drop.punched");
 		block_forget(b, bits_range(from, n));
 		left &= ~bits_range(from, n);
 	}
 	block_maybe_free(b);
 	return (uint64_t)__builtin_popcountll(pages & ~left) + second;
+}
+
+/* --- runs over several blocks --- */
+
+uint64_t file_resident_run(struct file *f, uint64_t page, uint64_t max)
+{
+	uint64_t n = 0;
+
+	while (n < max) {
+		struct block *b = block_tree_find(&f->blocks, (page + n) / PGC_BLOCK_PAGES);
+		unsigned bit = (unsigned)((page + n) % PGC_BLOCK_PAGES), run = b ? bits_run(b->e->resident, bit) : 0;
+
+		n += run;
+		if (bit + run < 64)
+			break;
+	}
+	return MIN(n, max);
+}
+
+void file_used_ahead(struct file *f, uint64_t from, uint64_t to)
+{
+	for (uint64_t p = from; p < to; p = align_down(p, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES) {
+		struct block *b = block_tree_find(&f->blocks, p / PGC_BLOCK_PAGES);
+		uint64_t used = b ? b->ahead & block_mask(b, p, to) : 0;
+
+		if (used)
+			block_touched(b, used, POLICY_AHEAD);
+	}
 }

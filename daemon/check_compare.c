@@ -78,6 +78,8 @@ int check_refs_compare(const struct check_map *known, size_t n_known, const stru
 	if (!e)
 		return -ENOMEM;
 	for (size_t i = 0; i < n_known; i++) {
+		if (known[i].window)
+			continue;
 		e[n++] = (struct edge){ known[i].off, 1, 0 };
 		e[n++] = (struct edge){ known[i].off + (known[i].end - known[i].start), -1, 0 };
 	}

@@ -135,7 +135,7 @@ static int copy_segment(void *arg, struct range r, uint64_t off, uint64_t attr)
 {
 	struct copying *k = arg;
 
-	k->m->known[k->m->n_known++] = (struct check_map){ k->s->pid, attr & SEG_SHARED, r.start, r.end, off };
+	k->m->known[k->m->n_known++] = (struct check_map){ k->s->pid, attr & SEG_SHARED, r.start, r.end, off, false };
 	return 0;
 }
 
@@ -168,7 +168,7 @@ static int copy(struct file_step *s)
 	struct space *space;
 	size_t n = 0;
 
-	m->known = calloc(MAX(f->n_mappings, 1u), sizeof(*m->known));
+	m->known = calloc(MAX(f->n_mappings + f->n_handles, 1u), sizeof(*m->known));
 	m->refs = calloc(MAX(f->refs.map.n, (size_t)1), sizeof(*m->refs));
 	m->pids = calloc(MAX(f->n_handles, 1u), sizeof(*m->pids));
 	if (!m->known || !m->refs || !m->pids)
@@ -179,6 +179,8 @@ static int copy(struct file_step *s)
 		m->refs[m->n_refs++] = (struct check_refs){ f->refs.map.seg[i].r, (uint32_t)f->refs.map.seg[i].v.a };
 	list_for_each(space, &f->spaces, by_file) {
 		(void)file_range_set_walk(&space->maps, (struct range){ 0, ~0ull }, copy_segment, &(struct copying){ m, space });
+		if (space->window_end > space->window_start)
+			m->known[m->n_known++] = (struct check_map){ space->pid, false, space->window_start, space->window_end, 0, true };
 		if (may_ask(f, space->pid))
 			m->pids[m->n_pids++] = space->pid;
 		else

@@ -156,8 +156,13 @@ static void gather(struct pages_step *s)
 		l->writable[i] = b ? may_be_writable(b) : 0;
 	}
 	list_for_each(space, &s->f->spaces, by_file)
-		if (!space->restoring && !space->gone)
-			(void)file_range_set_walk(&space->maps, (struct range){ 0, ~0ull }, gather_segment, &(struct gathering){ s, space });
+		if (!space->restoring && !space->gone) {
+			struct gathering g = { s, space };
+
+			(void)file_range_set_walk(&space->maps, (struct range){ 0, ~0ull }, gather_segment, &g);
+			if (space->window_end > space->window_start)
+				(void)gather_segment(&g, (struct range){ space->window_start, space->window_end }, 0, 0);
+		}
 	s->moment = moment_of(s->f);
 }
 

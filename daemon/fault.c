@@ -17,6 +17,8 @@
 #include "daemon/fault.h"
 
 #include <assert.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
 #include <poll.h>
 #include <string.h>
 
@@ -131,22 +133,6 @@ static unsigned resident_run(const struct block *b, unsigned bit)
 	return bits_run(b->e->resident, bit);
 }
 
-/* The same over several blocks, at most `max`. */
-static uint64_t resident_pages(struct file *f, uint64_t page, uint64_t max)
-{
-	uint64_t n = 0;
-
-	while (n < max) {
-		struct block *b = block_tree_find(&f->blocks, (page + n) / PGC_BLOCK_PAGES);
-		unsigned bit = (unsigned)((page + n) % PGC_BLOCK_PAGES), run = b ? resident_run(b, bit) : 0;
-
-		n += run;
-		if (bit + run < 64)
-			break;
-	}
-	return MIN(n, max);
-}
-
 /*
  * The kernel finds no page to map although it is resident. Either a client that may write punched it, which wrote zeros; or what this client has
  * registered there is another file, and this one is none the worse for it: -EPERM.
@@ -226,18 +212,6 @@ static uint64_t resident_below(struct file *f, uint64_t page, uint64_t max)
 	return MIN(n, max);
 }
 
-/* Pages that were read ahead were mapped with one that was touched: the stream has come to them. */
-static void used_ahead(struct file *f, uint64_t from, uint64_t to)
-{
-	for (uint64_t p = from; p < to; p = align_down(p, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES) {
-		struct block *b = block_tree_find(&f->blocks, p / PGC_BLOCK_PAGES);
-		uint64_t used = b ? b->ahead & block_mask(b, p, to) : 0;
-
-		if (used)
-			block_touched(b, used, POLICY_AHEAD);
-	}
-}
-
 /* What is resident around the page of a load may be mapped with it, but never a stream's marker. */
 static void around(struct fault *x, struct file *f, uint64_t page, uint64_t below, uint64_t above, uint64_t *ret_from, uint64_t *ret_to)
 {
@@ -249,7 +223,7 @@ static void around(struct fault *x, struct file *f, uint64_t page, uint64_t belo
 	if (!x->planned)
 		return;
 	if (p->map_to > page + 1)
-		*ret_to = page + resident_pages(f, page, MIN(MIN(above, most), p->map_to - page));
+		*ret_to = page + file_resident_run(f, page, MIN(MIN(above, most), p->map_to - page));
 	if (p->stream && p->map_from < page)
 		*ret_from = page - resident_below(f, page, MIN(MIN(below, most), page - p->map_from));
 }
@@ -266,7 +240,7 @@ static int resolve_load(struct fault *x, uint64_t page, uint64_t below, uint64_t
 	r = uffd_continue(s->uffd, addr, (to - from) * PAGE_SIZE_, shared, &mapped);
 	kill_point("fault.load_mapped");
 	if (from + mapped / PAGE_SIZE_ <= page && r != -EAGAIN) { /* it stopped before the page itself, or the range is not one piece */
-		used_ahead(s->file, from, from + mapped / PAGE_SIZE_);
+		file_used_ahead(s->file, from, from + mapped / PAGE_SIZE_);
 		from = page;
 		r = uffd_continue(s->uffd, x->addr, (to - page) * PAGE_SIZE_, shared, &mapped);
 		if (r == -ENOENT && to > page + 1)
@@ -275,7 +249,7 @@ static int resolve_load(struct fault *x, uint64_t page, uint64_t below, uint64_t
 	s->worker->stats->pages_mapped += mapped / PAGE_SIZE_;
 	if (mapped > 0) {
 		to = from + mapped / PAGE_SIZE_;
-		used_ahead(s->file, from, to);
+		file_used_ahead(s->file, from, to);
 		if (to > page)
 			readahead_mapped(&s->readahead, from, to);
 		return 0;
@@ -374,8 +348,10 @@ static uint64_t known_mapped(struct file *f, pid_t pid)
 	struct space *s;
 
 	list_for_each(s, &f->spaces, by_file)
-		if (s->pid == pid)
+		if (s->pid == pid) {
 			(void)file_range_set_walk(&s->maps, (struct range){ 0, ~0ull }, add_length, &total);
+			total += s->window_end - s->window_start;
+		}
 	return total;
 }
 
@@ -490,7 +466,7 @@ static int fault_page(struct fault *x, uint64_t page, uint64_t lo, uint64_t hi)
 			s->readahead.advice = s->advice;
 		if (in.missing) {
 			in.before = resident_below(f, page, UNSEEN_MAX);
-			in.after = resident_pages(f, page + 1, UNSEEN_MAX);
+			in.after = file_resident_run(f, page + 1, UNSEEN_MAX);
 		}
 		readahead_wasted(&s->readahead, file_take_wasted(f));
 		readahead_access(&s->readahead, &in, &x->plan);
@@ -522,6 +498,22 @@ static int fault_page(struct fault *x, uint64_t page, uint64_t lo, uint64_t hi)
 }
 
 /*
+ * A reader that asks nobody has come to a page that went while it was at it. It is about to find that out, and must not get a signal: zeros will do, which nobody
+ * looks at.
+ */
+static int answer_reader(struct fault *x, uint64_t page)
+{
+	struct space *s = x->space;
+	uint64_t mapped;
+	int r;
+
+	if (fallocate(s->file->memfd, FALLOC_FL_KEEP_SIZE, (off_t)(page * PAGE_SIZE_), PAGE_SIZE_) < 0)
+		return -EAGAIN;
+	r = uffd_continue(s->uffd, x->addr, PAGE_SIZE_, false, &mapped);
+	return mapped > 0 ? 0 : r == -EEXIST ? uffd_wake(s->uffd, x->addr, PAGE_SIZE_) : r;
+}
+
+/*
  * 0: answered; -EAGAIN: try again soon; -EINPROGRESS: it waits for a page, room or a barrier and comes back by itself.
  */
 static int fault_step(struct fault *x)
@@ -538,8 +530,12 @@ static int fault_step(struct fault *x)
 	if (space_find(s, x->addr, &seg, &off, &shared) < 0)
 		return x->asked ? fault_unknown(x) : ask_kernel(x);
 	page = (off + (x->addr - seg.start)) / PAGE_SIZE_;
+	if (space_in_window(s, x->addr) && (x->error || (page >= file_pages(f) && f->uncut > 0)))
+		return answer_reader(x, page);
 	if (page >= file_pages(f)) {
 		file_heal(f); /* past the end: the kernel raises SIGBUS when it looks again */
+		if (f->uncut > 0)
+			return wait_for_room(x); /* it does not yet */
 		return uffd_wake(s->uffd, x->addr, PAGE_SIZE_);
 	}
 	bit = 1ull << (page % PGC_BLOCK_PAGES);
@@ -931,7 +927,7 @@ int64_t fault_populate(struct space *s, uint64_t addr, uint64_t len, bool write)
 		if (page >= file_pages(s->file))
 			return (int64_t)len; /* past the end: nothing to map */
 		max = MIN(seg.end - addr - done, len - done) / PAGE_SIZE_;
-		n = resident_pages(s->file, page, MIN(max, PGC_BLOCK_PAGES - page % PGC_BLOCK_PAGES));
+		n = file_resident_run(s->file, page, MIN(max, PGC_BLOCK_PAGES - page % PGC_BLOCK_PAGES));
 		if (n == 0)
 			return (int64_t)done;
 		b = block_tree_find(&s->file->blocks, page / PGC_BLOCK_PAGES);

@@ -29,6 +29,7 @@
 #include "daemon/proc_fd.h"
 #include "daemon/reclaim.h"
 #include "daemon/saved.h"
+#include "daemon/window.h"
 #include "daemon/writeback.h"
 
 static const struct frame_refs_functions ref_functions;
@@ -125,7 +126,8 @@ static struct file *file_make(struct worker *w, uint32_t slot, uint64_t dev, uin
 	f->ino = ino;
 	f->slot = slot;
 	f->state = FILE_OPENING;
-	f->memfd = f->memfd_ro = f->control_fd = f->control_ro = -1;
+	f->memfd = f->memfd_ro = f->control_fd = f->control_ro = f->shown.fd = f->shown.ro = -1;
+	list_init(&f->readers);
 	f->readahead_max = w->config->readahead_max;
 	w->file_of[f->slot - w->file_slots.first] = f;
 	list_init(&f->opening);
@@ -301,6 +303,7 @@ static void let_go(struct file *f)
 		f->store->ops->close(f->store);
 	if (f->control)
 		munmap(f->control, PAGE_SIZE_);
+	window_free(f);
 	for (size_t i = 0; i < ELEMENTSOF(fds); i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
@@ -593,85 +596,6 @@ void file_maybe_idle(struct file *f)
 	}
 	kill_point("file.idle");
 	f->state = FILE_IDLE;
-}
-
-/* --- size --- */
-
-static void set_size_fields(struct file *f, uint64_t size)
-{
-	f->size = size;
-	f->e->size = size;
-	kill_point("size.entry_set");
-	__atomic_store_n(&f->control->size, size, __ATOMIC_RELEASE);
-}
-
-void file_grown(struct file *f, uint64_t size)
-{
-	if (size > f->size)
-		set_size_fields(f, size);
-}
-
-void file_bump_seq(struct file *f)
-{
-	/* Before the punch: a client that reads what the punch left sees the new number (its acquire load comes after its read). */
-	__atomic_store_n(&f->control->seq, f->control->seq + 1, __ATOMIC_SEQ_CST);
-}
-
-void file_zero_tail(struct file *f, uint64_t from)
-{
-	uint64_t end = align_up(from, PAGE_SIZE_);
-	struct block *b = end > from ? block_tree_find(&f->blocks, from >> BLOCK_SHIFT) : NULL;
-
-	if (b && b->second) /* without its tail, since the file still ends there */
-		reclaim_restore(b, block_mask(b, from / PAGE_SIZE_, from / PAGE_SIZE_ + 1), POLICY_CALL);
-	if (end > from)
-		(void)fallocate(f->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(end - from));
-}
-
-int file_set_size(struct file *f, uint64_t size)
-{
-	uint64_t first = page_up(size);
-	bool shrink = size < f->size;
-
-	if (size > INT64_MAX)
-		return -EFBIG;
-	if (shrink)
-		file_bump_seq(f);
-	else if (size > f->size)
-		/* Stores past the end went into this page; they are not in the file. */
-		file_zero_tail(f, f->size);
-	kill_point("size.seq_grown");
-	if (ftruncate(f->memfd, (off_t)size) < 0)
-		return -errno;
-	kill_point("size.memfd_set");
-	if (shrink) {
-		struct block *b = block_tree_next(&f->blocks, size / PAGE_SIZE_ / PGC_BLOCK_PAGES, false), *next;
-
-		for (; b; b = next) {
-			uint64_t index = b->e->index;
-
-			block_forget(b, block_mask(b, first, ~0ull) & ~b->filling);
-			block_forget_second(b, block_mask(b, size / PAGE_SIZE_, ~0ull)); /* the last page has a tail now */
-			block_maybe_free(b);
-			next = block_tree_next(&f->blocks, index + 1, false);
-		}
-		f->fill_gen++;
-	}
-	kill_point("size.blocks_dropped");
-	set_size_fields(f, size);
-	return 0;
-}
-
-void file_heal(struct file *f)
-{
-	struct stat st;
-
-	if (fstat(f->memfd, &st) < 0 || (uint64_t)st.st_size == f->size)
-		return;
-	log_at(LOG_LEVEL_WARNING, f->e->name, 0, "a client changed the size of the cache to %lld bytes: put back to %llu",
-	       (long long)st.st_size, (unsigned long long)f->size);
-	file_bump_seq(f);
-	(void)!ftruncate(f->memfd, (off_t)f->size);
 }
 
 /* --- pages of a file --- */

@@ -52,6 +52,11 @@ struct file {
 	int control_fd, control_ro; /* control_ro is what clients get */
 	struct pgc_control_page *control;
 	uint64_t size;             /* bytes, as clients see it; the memfd has the same size */
+	/* For reads that ask nobody: window.c. */
+	struct shown { int fd, ro; uint64_t *word, blocks; } shown; /* a word of bits a block, for the first `blocks` of them; none: 0 */
+	struct list readers;       /* struct window_readers */
+	uint64_t uncut;            /* bytes: the memfd still has this size, as somebody reads there; 0: it has the file's */
+	struct ring_timer cut_timer;
 	struct host_mapper mapper;
 	struct block_tree blocks;
 	struct dirty_set kept;     /* byte ranges that pgc_keep declared */
@@ -273,7 +278,12 @@ bool file_set_locked(struct file *f, struct dirty_set *locked);
 /* No handle is left that could write outside tracking: what was kept is dirty like the rest. */
 void file_clear_keep(struct file *f);
 
-/* Grows `seq` of the control page: before pages are punched. */
+/* Resident pages from `page` on, at most `max`. */
+uint64_t file_resident_run(struct file *f, uint64_t page, uint64_t max);
+/* Pages [from, to) that were read ahead: the stream has come to them. */
+void file_used_ahead(struct file *f, uint64_t from, uint64_t to);
+
+/* Grows `seq` of the control page. Before pages are punched: window_hide(). */
 void file_bump_seq(struct file *f);
 /* Punches the pages out of the memfd, so out of every mapping. */
 int file_punch(struct file *f, uint64_t first, uint64_t n);

@@ -32,6 +32,7 @@
 #include "daemon/twin.h"
 #include "daemon/warm.h"
 #include "daemon/watchdog.h"
+#include "daemon/window.h"
 #include "version.h"
 
 #define MAIN_RING_ENTRIES 512
@@ -473,6 +474,9 @@ int main(int argc, char **argv)
 	}
 	kill_point("start.state_made");
 	say_what_is_missing(s);
+	r = window_global_init();
+	if (r < 0)
+		log_warning("reads always ask the daemon, as their clients could not tell its death: %s", strerror(-r));
 	r = ring_init(&s->ring, MAIN_RING_ENTRIES);
 	if (r == 0)
 		r = offload_start();

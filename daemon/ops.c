@@ -17,6 +17,7 @@
 #include "daemon/file_save.h"
 #include "daemon/kill_point.h"
 #include "daemon/reclaim.h"
+#include "daemon/window.h"
 #include "daemon/writeback.h"
 
 #define HOLD_NS 1000000000ull
@@ -225,7 +226,7 @@ static int write_chunk(struct file_op *op, uint64_t lo, uint64_t hi)
 		free_empty(f, from, to);
 		if (full > lo)
 			file_grown(f, full);
-		(void)!ftruncate(f->memfd, (off_t)f->size);
+		(void)!ftruncate(f->memfd, (off_t)MAX(f->size, f->uncut));
 		op->moved += full - lo;
 		return error;
 	}
@@ -419,6 +420,7 @@ static void punch_memory(struct file *f, uint64_t off, uint64_t end)
 	zero_part(f, to * PAGE_SIZE_, end);
 	if (from == to)
 		return;
+	window_hide(f, from, to - from);
 	if (file_punch(f, from, to - from) < 0)
 		return;
 	kill_point("fallocate.punched");

@@ -17,8 +17,10 @@
 #include "daemon/domain.h"
 #include "daemon/file.h"
 #include "daemon/kill_point.h"
+#include "daemon/window.h"
 #include "daemon/writeback.h"
 
+#define READERS_NS 1000000ull          /* between two times that they are asked */
 #define BATCH         64u            /* pages that are given up together */
 #define TURN          256u           /* pages in one round of the background, at most */
 #define TURN_MIN      8u
@@ -107,13 +109,14 @@ static void give_run(struct giving *g, unsigned from, unsigned to)
 	bool copied = demote && copy_out(f, g, from, to);
 
 	kill_point("reclaim.copied");
-	file_bump_seq(f);
+	window_hide(f, page, n);
 	kill_point("reclaim.punching");
 	if (file_punch(f, page, n) < 0) {
 		/* They stay, in main memory, and unknown to the policy until the walk is over. */
 		for (unsigned i = from; i < to; i++) {
 			if (copied)
 				domain_put_slot(g->w, g->d, g->item[i].slot);
+			window_show(g->item[i].b);
 			g->failed[g->n_failed++] = file_key(f, block_first(g->item[i].b) + g->item[i].bit);
 		}
 		return;
@@ -212,6 +215,17 @@ static bool drop_page(void *arg, policy_key key, uint32_t slot)
 	return true;
 }
 
+/* What was read of late without a word proves itself before it is given up. */
+static void ask_readers(struct worker *w)
+{
+	uint64_t now = list_empty(&w->readers) ? 0 : now_ns();
+
+	if (now - w->readers_asked < READERS_NS || now == 0)
+		return;
+	w->readers_asked = now;
+	window_touched_all(w);
+}
+
 /* Of one domain. Returns how many pages less are charged. */
 static uint64_t give_up(struct worker *w, struct domain *d, uint64_t pages, bool ahead_only, bool *ret_dirty)
 {
@@ -220,6 +234,7 @@ static uint64_t give_up(struct worker *w, struct domain *d, uint64_t pages, bool
 	uint64_t before = d->used;
 
 	domain_fit(w, d);
+	ask_readers(w);
 	(void)policy_evict(d->policy, pages, ahead_only, &e);
 	give_gathered(&g);
 	for (unsigned i = 0; i < g.n_failed; i++) {

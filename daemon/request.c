@@ -171,6 +171,19 @@ static void touch_range(struct file *f, uint64_t from, uint64_t to)
 	}
 }
 
+/* What the stream has read ahead and may be read without a word, up to its marker. */
+static void show_ahead(struct request *r, uint64_t page, const struct readahead_plan *plan)
+{
+	struct file *f = r->file;
+	uint64_t to;
+
+	if (!r->handle->space->readers.slot || plan->map_to <= page)
+		return;
+	to = page + file_resident_run(f, page, plan->map_to - page);
+	file_used_ahead(f, page, to);
+	readahead_mapped(&r->handle->readahead, page, to);
+}
+
 /* The first look at a READ: starts its own reads and those that its stream asks for. Whether it is part of a stream. */
 static bool begin_read(struct request *r, uint64_t page, uint64_t n)
 {
@@ -186,12 +199,14 @@ static bool begin_read(struct request *r, uint64_t page, uint64_t n)
 	unsigned flags;
 
 	readahead_wasted(&r->handle->readahead, file_take_wasted(f));
+	window_touched(&r->handle->space->readers);
 	readahead_access(&r->handle->readahead, &in, &plan);
 	flags = POLICY_CALL | (plan.stream ? POLICY_STREAM : 0);
 	if (r->handle->space->noreuse)
 		flags |= POLICY_STREAM;
 	else
 		touch_range(f, page, page + n);
+	show_ahead(r, page, &plan);
 	first = plan.first;
 	if (plan.count == 1 && first == page + n) { /* one read for both */
 		(void)fill_start(f, page, n + plan.n, n, who, flags);
@@ -521,7 +536,7 @@ static int do_fadvise(struct request *r)
 
 	switch (m->advice) {
 	case POSIX_FADV_NORMAL:
-		s->noreuse = false;
+		s->noreuse = s->readers.noreuse = false;
 		/* fallthrough */
 	case POSIX_FADV_RANDOM:
 	case POSIX_FADV_SEQUENTIAL:
@@ -536,7 +551,7 @@ static int do_fadvise(struct request *r)
 		(void)file_drop_clean(r->file, page_up(m->off), m->len ? (m->off + m->len) / PAGE_SIZE_ : ~0ull, true);
 		return 0;
 	case POSIX_FADV_NOREUSE:
-		s->noreuse = true; /* of all of the file: as in Linux, the range is not looked at */
+		s->noreuse = s->readers.noreuse = true; /* of all of the file: as in Linux, the range is not looked at */
 		return 0;
 	default:
 		return -EINVAL;
@@ -708,6 +723,9 @@ static const char *check(const struct handle *h, const struct pgc_msg *m, unsign
 		used = BODY(pgc_populate);
 		ok = pages_fit(m->populate.addr, m->populate.len) && m->populate.write <= 1 && m->populate.pad == 0;
 		break;
+	case PGC_MSG_WINDOW:
+		used = BODY(pgc_window);
+		break;
 	case PGC_MSG_READ:
 		used = BODY(pgc_read);
 		ok = range_fits(m->read.off, m->read.len) && m->read.len <= PGC_READ_MAX;
@@ -755,7 +773,7 @@ static const char *check(const struct handle *h, const struct pgc_msg *m, unsign
 		return "reserved bytes that are set";
 	if (!ok)
 		return "a field out of its range";
-	if (n_fds != (m->type == PGC_MSG_XFER || (m->type == PGC_MSG_WRITE && (m->write.flags & PGC_WRITE_DATAFD)) ? 1u : 0u))
+	if (n_fds != (m->type == PGC_MSG_WINDOW ? 2u : m->type == PGC_MSG_XFER || (m->type == PGC_MSG_WRITE && (m->write.flags & PGC_WRITE_DATAFD)) ? 1u : 0u))
 		return "a wrong number of descriptors";
 	/* The library's watcher may have closed one again that it has attached. */
 	if (h->closing && m->type != PGC_MSG_SYNC && m->type != PGC_MSG_CLOSE && m->status != PGC_REQUEST_AGAIN)
@@ -775,6 +793,8 @@ static int begin(struct request *r, int fd)
 	switch (m->type) {
 	case PGC_MSG_CLOSE:
 		h->closing = true;
+		window_close(&h->space->readers);
+		(void)space_set_window(h->space, 0, 0);
 		space_save_closing(h->space);
 		kill_point("close.begun");
 		fault_drain_events(h->space);
@@ -887,6 +907,27 @@ static bool comes_twice(struct handle *h, const struct pgc_msg *msg)
 	return false;
 }
 
+/* Answers at once, with descriptors. */
+static void open_window(struct handle *h, const struct pgc_msg *msg, const int *memfds)
+{
+	const struct pgc_window *m = &msg->window;
+	struct space *s = h->space;
+	struct pgc_msg reply;
+	int fds[2], r;
+
+	conn_reply_init(&reply, msg, 0);
+	r = h->readable ? 0 : -EBADF;
+	if (r == 0)
+		r = window_open(&s->readers, h->file, memfds, m->len, fds, &reply.window_reply.blocks);
+	if (r == 0) {
+		r = space_set_window(s, m->addr, m->len);
+		if (r < 0)
+			window_close(&s->readers);
+	}
+	reply.status = (uint32_t)-r;
+	handle_reply(h, &reply, fds, r == 0 ? 2 : 0);
+}
+
 void request_refuse(struct handle *h, const struct pgc_msg *msg, int error)
 {
 	struct pgc_msg reply;
@@ -918,6 +959,10 @@ const char *request_begin(struct handle *h, const struct pgc_msg *received, cons
 	wrong = check(h, msg, n_fds);
 	if (wrong)
 		return wrong;
+	if (msg->type == PGC_MSG_WINDOW) {
+		open_window(h, msg, fds);
+		return NULL;
+	}
 	r = calloc(1, sizeof(*r));
 	if (!r) {
 		request_refuse(h, msg, -ENOMEM);

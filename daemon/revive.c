@@ -363,7 +363,7 @@ static int learn_mappings(struct space *s, const struct vma_query *q)
 		const struct vma_seg *v = &q->segs[i];
 
 		/* Another handle of the process may serve it; or nobody does, as it is about to be unmapped. */
-		if (!is_learned(s, v) && uffd_serves(s->uffd, v->start))
+		if (!space_in_window(s, v->start) && !is_learned(s, v) && uffd_serves(s->uffd, v->start))
 			r = space_learn(s, v->start, v->end, v->off, v->shared && s->writable);
 	}
 	return r;

@@ -15,6 +15,7 @@
 #include "daemon/kill_point.h"
 #include "daemon/log.h"
 #include "daemon/retain.h"
+#include "daemon/saved.h"
 #include "daemon/space_save.h"
 #include "daemon/twin.h"
 #include "daemon/writeback.h"
@@ -86,6 +87,7 @@ int space_new(struct space **ret, struct file *f, int uffd)
 	list_init(&s->poisoned);
 	file_range_set_init(&s->maps);
 	readahead_set_init(&s->readahead);
+	window_readers_init(&s->readers);
 	list_append(&f->spaces, &s->by_file);
 	list_append(&f->worker->spaces, &s->by_worker);
 	s->pins = 1; /* until space_close() */
@@ -406,9 +408,33 @@ int space_find(struct space *s, uint64_t addr, struct range *ret_seg, uint64_t *
 {
 	uint64_t attr;
 
-	if (!file_range_set_find(&s->maps, addr, ret_seg, ret_off, &attr))
-		return -ENOENT;
+	if (!file_range_set_find(&s->maps, addr, ret_seg, ret_off, &attr)) {
+		if (!space_in_window(s, addr))
+			return -ENOENT;
+		*ret_seg = (struct range){ s->window_start, s->window_end };
+		*ret_off = 0;
+		*ret_shared = false;
+		return 0;
+	}
 	*ret_shared = attr & SEG_SHARED;
+	return 0;
+}
+
+int space_set_window(struct space *s, uint64_t addr, uint64_t len)
+{
+	if (!is_aligned(addr | len, PAGE_SIZE_) || len > ADDRESS_MAX || addr > ADDRESS_MAX - len)
+		return -EINVAL;
+	s->window_start = addr;
+	s->window_end = addr + len;
+	s->changes++;
+	s->file->maps_changes++;
+	if (s->saved) {
+		s->saved->window_len = 0;
+		crash_order();
+		s->saved->window_addr = addr;
+		crash_order();
+		s->saved->window_len = len;
+	}
 	return 0;
 }
 
@@ -497,6 +523,7 @@ void space_close(struct space *s)
 	if (s->closed)
 		return;
 	s->closed = true;
+	window_close(&s->readers);
 	remove_range(s, 0, ADDRESS_MAX);
 	forget_poisoned(s, 0, ~0ull);
 	file_range_set_free(&s->maps);

@@ -15,6 +15,7 @@
 #include "daemon/file_range_set.h"
 #include "daemon/readahead.h"
 #include "daemon/twin.h"
+#include "daemon/window.h"
 
 #define SPACE_SEGMENTS_MAX 16384u    /* a write-out walks them all */
 #define PAGE_MAPPINGS_MAX  16384u    /* of one page, by all clients: a write-out of it protects it in each. Forked children come on top */
@@ -91,6 +92,9 @@ struct space {
 	struct readahead_set readahead;
 	int advice;                /* POSIX_FADV_*, of the handle, where a mapping has none of its own */
 	bool noreuse;              /* what it reads is not worth keeping */
+	/* Addresses that show the file from its beginning on, for its reads that ask nobody: no mapping. start == end: none. */
+	uint64_t window_start, window_end;
+	struct window_readers readers;
 	uint64_t next_write, write_window; /* pages: stores that run in sequence */
 	struct list poisoned;
 	bool logged_unknown;
@@ -139,7 +143,10 @@ uint64_t space_some_address(struct space *s);
 /* The same; the next daemon finds it in the record. */
 uint64_t space_save_address(struct space *s);
 
-/* What is mapped at `addr`: 0, or -ENOENT: nothing that we were told of. An mremap that makes a mapping longer is told by no event. */
+/* A window instead of the one it had; 0, 0: none. -EINVAL. */
+int space_set_window(struct space *s, uint64_t addr, uint64_t len);
+static inline bool space_in_window(const struct space *s, uint64_t addr) { return addr >= s->window_start && addr < s->window_end; }
+/* What is mapped at `addr`, the window too: 0, or -ENOENT: nothing that we were told of. An mremap that makes a mapping longer is told by no event. */
 int space_find(struct space *s, uint64_t addr, struct range *ret_seg, uint64_t *ret_off, bool *ret_shared);
 /* How what is mapped in [addr, addr + len) will be touched: POSIX_FADV_NORMAL, RANDOM, SEQUENTIAL. -ENOMEM, -EMFILE (too many segments). */
 int space_advise(struct space *s, uint64_t addr, uint64_t len, int advice);

@@ -427,6 +427,7 @@ int worker_init(struct worker *w)
 	list_init(&w->all_files);
 	list_init(&w->spaces);
 	list_init(&w->sockets);
+	list_init(&w->readers);
 	drr_init(&w->turns);
 	list_init(&w->no_room);
 	list_init(&w->retry);

@@ -97,6 +97,8 @@ struct worker {
 	struct space *spare_spaces; /* space.c: for forked children, when there is no memory */
 	unsigned n_spare_spaces;
 	struct list sockets;       /* struct handle */
+	struct list readers;       /* struct window_readers */
+	uint64_t readers_asked;    /* ns: when all were asked what they have read */
 	unsigned n_files;
 
 	struct drr turns;          /* struct task: for the next rounds */

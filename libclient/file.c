@@ -88,6 +88,7 @@ static void file_unlink(struct pgc_file *f)
 static void file_init_locks(struct pgc_file *f)
 {
 	pthread_mutex_init(&f->connect_lock, NULL);
+	pthread_mutex_init(&f->window_lock, NULL);
 	pthread_mutex_init(&f->xfer_lock, NULL);
 	pthread_cond_init(&f->xfer_free, NULL);
 }
@@ -102,7 +103,7 @@ static struct pgc_file *file_new(int accmode, int sync_flags)
 	file_init_locks(f);
 	f->accmode = accmode;
 	f->sync_flags = sync_flags;
-	f->buffered = f->direct = f->memfd = f->uffd = f->xfer_fd = f->next_fd = -1;
+	f->buffered = f->direct = f->memfd = f->uffd = f->xfer_fd = f->next_fd = f->slots_fd = -1;
 	f->opening = f->stale = true;
 	file_link(f);
 	return f;
@@ -110,6 +111,10 @@ static struct pgc_file *file_new(int accmode, int sync_flags)
 
 void file_destroy(struct pgc_file *f)
 {
+	window_end(f);
+	if (f->slots)
+		munmap(f->slots, PGC_PAGE_SIZE);
+	close_fd(&f->slots_fd);
 	/* The watcher may be polling it, and would keep it open. A forked child has closed what is its parent's. */
 	if (f->conn.fd >= 0)
 		(void)shutdown(f->conn.fd, SHUT_RDWR);
@@ -122,6 +127,7 @@ void file_destroy(struct pgc_file *f)
 	if (f->control)
 		munmap((void *)f->control, PGC_PAGE_SIZE);
 	pthread_mutex_destroy(&f->connect_lock);
+	pthread_mutex_destroy(&f->window_lock);
 	pthread_mutex_destroy(&f->xfer_lock);
 	pthread_cond_destroy(&f->xfer_free);
 	free(f);
@@ -206,7 +212,9 @@ static int attach_message(const struct pgc_file *f, struct pgc_msg *m, int *fds)
 		.file_dev = f->file_dev, .file_ino = f->file_ino, .handle = f->handle, .flags = (uint32_t)f->accmode, .has_direct = f->direct >= 0,
 		.attach = f->control && __atomic_load_n(&f->control->stopped, __ATOMIC_ACQUIRE) ? PGC_ATTACH_CLEAN : 0,
 		.kernel_faults = !!(file_flags(f) & PGC_HANDLE_KERNEL_FAULTS),
+		.window_len = __atomic_load_n(&f->window_len, __ATOMIC_RELAXED),
 	};
+	m->attach.window_addr = m->attach.window_len > 0 ? __atomic_load_n(&f->window_addr, __ATOMIC_RELAXED) : 0;
 	memcpy(m->attach.uri, f->uri, MIN(sizeof(m->attach.uri), sizeof(f->uri)) - 1);
 	if (f->memfd >= 0)
 		fds[n++] = f->memfd;
@@ -465,7 +473,9 @@ static bool may_be_asked_twice(const struct pgc_msg *m)
 	return m->type != PGC_MSG_WRITE || !(m->write.flags & PGC_WRITE_APPEND);
 }
 
-int file_request(struct pgc_file *f, struct pgc_msg *msg, const int *fds, int n_fds)
+int file_request(struct pgc_file *f, struct pgc_msg *msg, const int *fds, int n_fds) { return file_request_fds(f, msg, fds, n_fds, NULL, 0); }
+
+int file_request_fds(struct pgc_file *f, struct pgc_msg *msg, const int *fds, int n_fds, int *ret_fds, int want)
 {
 	bool stale = __atomic_load_n(&f->stale, __ATOMIC_RELAXED);
 	int r = file_connect(f);
@@ -475,7 +485,7 @@ int file_request(struct pgc_file *f, struct pgc_msg *msg, const int *fds, int n_
 	if (stale)
 		watch_changed(); /* of a forked child; one that is being opened is not looked at */
 	for (;;) {
-		r = conn_request(&f->conn, msg, fds, n_fds, NULL, 0);
+		r = conn_request(&f->conn, msg, fds, n_fds, ret_fds, want);
 		if (r != -ECONNRESET || fork_unseen())
 			return r;
 		r = file_attach(f, may_be_asked_twice(msg));
@@ -570,6 +580,7 @@ void file_forked(struct pgc_file *f)
 	close_fd(&f->xfer_fd);
 	conn_init(&f->conn);
 	file_init_locks(f);
+	window_forked(f);
 	f->xfer_used = 0;
 	f->busy = f->watched = 0;
 	f->mapped = false;
@@ -758,6 +769,7 @@ PGC_PUBLIC int pgc_close(struct pgc_file *f)
 		pthread_cond_wait(&lib.idle, &lib.lock);
 	f->busy = 1;
 	pthread_mutex_unlock(&lib.lock);
+	window_end(f);
 	file_send_close(f);
 	file_put(f);
 	file_reap();

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the parts of libpagecached share. Calls go down only: fork, map, io, watch, file, (conn, vma).
+ * What the parts of libpagecached share. Calls go down only: fork, map, io, window, watch, file, (conn, vma).
  *
- * Locks, in the order in which they may be taken: pgc_file.connect_lock, lib.lock, pgc_file.xfer_lock, conn.lock.
+ * Locks, in the order in which they may be taken: pgc_file.window_lock, pgc_file.connect_lock, lib.lock, pgc_file.xfer_lock, conn.lock.
  * Nothing waits for the daemon with lib.lock held, so a slow request on one handle delays no other handle.
  *
  * The library makes one thread, with the first mapping (watch.c), never logs, prints or exits, and every descriptor that it makes is close-on-exec.
@@ -51,6 +51,7 @@
 #define file_reap pgcpriv_file_reap
 #define file_reap_locked pgcpriv_file_reap_locked
 #define file_request pgcpriv_file_request
+#define file_request_fds pgcpriv_file_request_fds
 #define file_send_close pgcpriv_file_send_close
 #define file_sync pgcpriv_file_sync
 #define file_sync_memfd pgcpriv_file_sync_memfd
@@ -72,9 +73,14 @@
 #define table_resync pgcpriv_table_resync
 #define table_set_dontfork pgcpriv_table_set_dontfork
 #define vector_length pgcpriv_vector_length
+#define sealed_memfd pgcpriv_sealed_memfd
 #define watch_changed pgcpriv_watch_changed
 #define watch_has_replaced pgcpriv_watch_has_replaced
 #define watch_fork pgcpriv_watch_fork
+#define window_asked pgcpriv_window_asked
+#define window_end pgcpriv_window_end
+#define window_forked pgcpriv_window_forked
+#define window_read pgcpriv_window_read
 #define vma_close pgcpriv_vma_close
 #define vma_next pgcpriv_vma_next
 #define vma_open pgcpriv_vma_open
@@ -238,6 +244,15 @@ struct pgc_file {
 	int xfer_fd;               /* -1: not made yet */
 	unsigned xfer_used;        /* bit n: slot n is taken */
 
+	/* window.c. Atomic, changed under window_lock */
+	pthread_mutex_t window_lock;
+	struct window *window;     /* NULL: none */
+	struct pgc_reader_slot *slots; /* NULL until there is a window; the same until the handle is freed */
+	int slots_fd;
+	uintptr_t window_addr;     /* of it, for ATTACH */
+	uint64_t window_len;
+	unsigned reads_asked;      /* since it was looked at last whether a window is worth it */
+
 	/* Under lib.lock, as are changes of memfd and its identity. */
 	struct pgc_file *next, **prev; /* lib.files */
 	bool opening;              /* not handed out yet */
@@ -294,13 +309,26 @@ uint64_t file_orphan_ms(uint64_t daemons);
 int file_attach_try(struct pgc_file *f);
 /* conn_request() on a handle's connection, which is made first if need be. No descriptors in the reply. */
 int file_request(struct pgc_file *f, struct pgc_msg *msg, const int *fds, int n_fds);
+/* The same, with `want` descriptors in the reply, as conn_request(). */
+int file_request_fds(struct pgc_file *f, struct pgc_msg *msg, const int *fds, int n_fds, int *ret_fds, int want);
 int file_sync(struct pgc_file *f, bool data);
 /*
  * Writes what is dirty of the range to the store, without a sync of the store itself; len 0: to the end. Not `wait`: only starts it. With it an error is
  * returned, and a later pgc_fsync() returns it all the same.
  */
 int file_write_out(struct pgc_file *f, uint64_t off, uint64_t len, bool wait);
+/*
+ * window.c. Reads from the handle's window at once, without a system call: -EAGAIN: it has none, or what is wanted is not there: the daemon must be asked. Less than
+ * `n`: the file ends, or the rest must be asked for.
+ */
+ssize_t window_read(struct pgc_file *f, char *buf, uint64_t n, uint64_t off);
+/* The daemon was asked and the bytes were there: who does so often gets a window. No lock is held. */
+void window_asked(struct pgc_file *f);
+void window_end(struct pgc_file *f);
+void window_forked(struct pgc_file *f);
 /* io.c */
+/* A memfd of `size` bytes that can neither shrink nor grow, or a negative errno. */
+int sealed_memfd(const char *name, uint64_t size);
 struct iovec;
 /* The sum of a vector's lengths, at most RW_MAX as with readv(2). -EINVAL. */
 int vector_length(const struct iovec *iov, int n, size_t *ret);

@@ -2,9 +2,9 @@
 /*
  * pgc_pread, pgc_pwrite and their kin.
  *
- * A read asks the daemon to make a range resident and then takes the bytes from the memfd with pread(2); a counter in
+ * A read is made from the handle's window, if that has what it wants (window.c). Else it asks the daemon to make a range resident and then takes the bytes from the memfd with pread(2); a counter in
  * the control page proves afterwards that no page was dropped in between. A write puts the bytes into one of four
- * slots of a transfer area with pwrite(2) and asks the daemon to copy them. So it is always the kernel that touches
+ * slots of a transfer area with pwrite(2) and asks the daemon to copy them. So but for reads from the window it is the kernel that touches
  * the caller's buffer, and a bad address is EFAULT and no signal.
  *
  * Where userfaults are served in user mode only, a buffer in a mapping that is not filled yet makes those calls fail
@@ -21,6 +21,7 @@
 #include "libclient/internal.h"
 
 #define PIECES 64              /* of a vector, in one step */
+#define WINDOW_MAX PGC_READ_MAX /* bytes: more is copied by the kernel */
 
 /* Where we are in the caller's buffers. */
 struct cursor {
@@ -148,13 +149,19 @@ static ssize_t read_all(struct pgc_file *f, struct cursor c, size_t n, off_t off
 		return -EINVAL;
 	n = MIN(n, (uint64_t)(INT64_MAX - off));
 	while (done < n && !end) {
-		ssize_t k = read_step(f, &c, MIN(n - done, chunk), off + (off_t)done, &end, &again);
+		size_t piece = MIN(n - done, c.iov->iov_len - c.skip);
+		ssize_t k = piece <= WINDOW_MAX ? window_read(f, (char *)c.iov->iov_base + c.skip, piece, (uint64_t)off + done) : -EAGAIN;
 
+		end = k == 0 && piece > 0;
+		if (k == -EAGAIN) {
+			k = read_step(f, &c, MIN(n - done, chunk), off + (off_t)done, &end, &again);
+			if (k > 0)
+				window_asked(f);
+			else if (again)
+				chunk = MAX(chunk / 2, PGC_PAGE_SIZE); /* under heavy reclaim a smaller step is more likely to get through */
+		}
 		if (k < 0)
 			return done > 0 ? (ssize_t)done : k;
-		/* Under heavy reclaim a smaller step is more likely to get through. */
-		if (again)
-			chunk = MAX(chunk / 2, PGC_PAGE_SIZE);
 		done += (size_t)k;
 		cursor_advance(&c, (size_t)k);
 	}
@@ -164,7 +171,7 @@ static ssize_t read_all(struct pgc_file *f, struct cursor c, size_t n, off_t off
 /*
  * A memfd of `size` bytes that can neither shrink nor grow, which is what lets the daemon read from it without a fear.
  */
-static int sealed_memfd(const char *name, uint64_t size)
+int sealed_memfd(const char *name, uint64_t size)
 {
 	_cleanup_close_ int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 

@@ -190,7 +190,8 @@ struct pgc_saved_handle {
 	pgc_u32 errseq;        /* of the file, as this handle has heard of it */
 	struct pgc_saved_done done;
 	pgc_u64 last_addr;     /* some address that was mapped */
-	unsigned char reserved[32];
+	pgc_u64 window_addr, window_len; /* mapped for reads that ask nobody (wire.h) */
+	unsigned char reserved[16];
 };
 
 _Static_assert(sizeof(struct pgc_saved_file) % 8 == 0, "layout");

@@ -28,7 +28,7 @@
 #include <stdint.h>
 
 #define PGC_WIRE_MAGIC   0x31434750u /* "PGC1" */
-#define PGC_WIRE_VERSION 5u          /* differs: the daemon answers EPROTO and hangs up */
+#define PGC_WIRE_VERSION 6u          /* differs: the daemon answers EPROTO and hangs up */
 
 #define PGC_MSG_SIZE     256
 #define PGC_FDS_MAX      4
@@ -74,6 +74,7 @@ enum pgc_msg_type {
 	PGC_MSG_SEEK,           /* where data or a hole begins */
 	PGC_MSG_ATTACH,         /* [uffd, memfd unless write-only, buffered fd, direct fd or none] -> [control page]: a handle of a daemon that is gone */
 	PGC_MSG_CHILD,          /* [uffd] role TWIN: a forked child of a daemon that is gone; the connection ends with the answer */
+	PGC_MSG_WINDOW,         /* [slots, touched] -> [shown, life page]: reads without a call */
 
 	PGC_MSG_RESUMED = 48,   /* daemon to client, without being asked, tag 0: see above */
 	PGC_MSG_ENDED,          /* likewise: a closed handle has nothing mapped any more, the daemon is about to hang up. Without it, it died */
@@ -139,7 +140,8 @@ struct pgc_attach {
 	uint32_t has_direct;       /* 1: the last descriptor was opened with O_DIRECT */
 	uint32_t attach;           /* PGC_ATTACH_* */
 	uint32_t kernel_faults;    /* 1: the userfaultfd serves faults taken inside system calls */
-	char     uri[184];         /* "" for what descriptors stand for */
+	char     uri[168];         /* "" for what descriptors stand for */
+	uint64_t window_addr, window_len; /* of WINDOW; 0, 0: there is none */
 };
 /* EAGAIN: its file's memory has not come yet. ESRCH: the daemon knows of no such record. */
 struct pgc_child {
@@ -176,6 +178,31 @@ struct pgc_populate {
  */
 struct pgc_read { uint64_t off, len; };
 struct pgc_read_reply { uint64_t len, seq, size; };
+
+/*
+ * WINDOW: the client has mapped the file from its beginning on at [addr, addr + len), privately and only to read, registered for missing pages alone, for reads
+ * that ask nobody (window.c of the library). It is no mapping: it counts as no reference, and is given to no child. Another one takes its place.
+ *
+ * `shown` is a bit for each page, 64 pages a word: set while the page may be read so. The client takes a slot, looks at the life page, size, seq and bits, copies,
+ * looks at life and seq again, and gives the slot back. Bits are cleared and seq grows before a page is dropped; what is behind a new end of file is cut off only
+ * when no slot names it.
+ *
+ * `slots` and `touched` are memfds of the client's that can neither shrink nor grow, of PGC_PAGE_SIZE and PGC_TOUCHED_SIZE(len) bytes. In `touched` the client sets
+ * a page's bit, as in `shown`, and behind all those the bit of its word, in PGC_TOUCHED_WORDS words; the daemon clears them.
+ */
+struct pgc_window { uint64_t addr, len; }; /* len: of whole blocks */
+struct pgc_window_reply { uint64_t blocks; }; /* words in `shown`: pages behind them are asked for */
+#define PGC_READER_SLOTS   16u
+/* A thread that reads. */
+struct pgc_reader_slot {
+	uint64_t end;              /* atomic: 0: free; else the page behind the last one that may be read */
+	uint64_t pad[7];
+};
+#define PGC_WINDOW_MAX (1ull << 40)
+#define PGC_TOUCHED_WORDS(blocks) (((blocks) + 4095) / 4096)
+#define PGC_TOUCHED_SIZE(len) ((((len) / PGC_BLOCK_SIZE + PGC_TOUCHED_WORDS((len) / PGC_BLOCK_SIZE)) * 8 + PGC_PAGE_SIZE - 1) & ~(uint64_t)(PGC_PAGE_SIZE - 1))
+/* The life page begins with the word of a robust futex that the daemon holds (set_robust_list(2)): the kernel sets this bit in it when the daemon dies. */
+#define PGC_LIFE_DIED 0x40000000u
 
 #define PGC_WRITE_APPEND (1u << 0) /* `off` is ignored: at the end of file, atomically */
 #define PGC_WRITE_DATAFD (1u << 1) /* the bytes are in the memfd beside the message (sealed against shrinking), up to PGC_DATA_MAX */
@@ -371,6 +398,8 @@ struct pgc_msg {
 		struct pgc_resumed resumed;
 		struct pgc_map map;
 		struct pgc_populate populate;
+		struct pgc_window window;
+		struct pgc_window_reply window_reply;
 		struct pgc_read read;
 		struct pgc_read_reply read_reply;
 		struct pgc_write write;
@@ -418,6 +447,9 @@ PGC_WIRE_CHECK(pgc_hello_reply, 64);
 PGC_WIRE_CHECK(pgc_open, 208);
 PGC_WIRE_CHECK(pgc_open_reply, 48);
 PGC_WIRE_CHECK(pgc_attach, 224);
+PGC_WIRE_CHECK(pgc_window, 16);
+PGC_WIRE_CHECK(pgc_window_reply, 8);
+PGC_WIRE_CHECK(pgc_reader_slot, 64);
 PGC_WIRE_CHECK(pgc_child, 24);
 PGC_WIRE_CHECK(pgc_clone, 24);
 PGC_WIRE_CHECK(pgc_map, 32);

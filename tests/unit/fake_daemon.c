@@ -324,6 +324,11 @@ static bool handle(struct client *c, struct pgc_msg *m, const int *fds, int n)
 		}
 		read_file(m);
 		break;
+	case PGC_MSG_WINDOW:
+		for (int i = 0; i < n; i++)
+			close(fds[i]);
+		m->status = EOPNOTSUPP;
+		break;
 	case PGC_MSG_XFER:
 		if (get(fake.no_room) > 0) {
 			add(fake.no_room, -1);

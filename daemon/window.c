@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See window.h. */
+#include "daemon/window.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "daemon/kill_point.h"
+#include "daemon/log.h"
+#include "daemon/proc_fd.h"
+
+#define BITS_SHARE   64u               /* of the budget: what the bits of one file may take */
+#define TOUCHED_TURN 32u               /* handles that are asked in one go */
+
+/* --- the life page --- */
+
+static int life_fd = -1;
+
+static int make_life_page(pthread_mutex_t **ret)
+{
+	_cleanup_close_ int fd = memfd_create("pagecached-life", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	void *p;
+
+	if (fd < 0 || ftruncate(fd, PAGE_SIZE_) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+		return -errno;
+	p = mmap(NULL, PAGE_SIZE_, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED)
+		return -errno;
+	life_fd = proc_fd_reopen(fd, O_RDONLY);
+	if (life_fd < 0 || fchmod(fd, 0400) < 0) {
+		munmap(p, PAGE_SIZE_);
+		return life_fd < 0 ? life_fd : -errno;
+	}
+	*ret = p;
+	return 0;
+}
+
+int window_global_init(void)
+{
+	/* glibc keeps the thread's list of robust futexes, and the word is the mutex's first. */
+	_Static_assert(offsetof(pthread_mutex_t, __data.__lock) == 0, "the futex comes first");
+	pthread_mutexattr_t a;
+	pthread_mutex_t *m = NULL;
+	int r = make_life_page(&m);
+
+	if (r < 0)
+		return r;
+	pthread_mutexattr_init(&a);
+	pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
+	pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
+	r = -pthread_mutex_init(m, &a);
+	pthread_mutexattr_destroy(&a);
+	if (r == 0)
+		r = -pthread_mutex_lock(m);
+	if (r < 0) {
+		close(life_fd);
+		life_fd = -1;
+	}
+	return r;
+}
+
+/* --- bits --- */
+
+static uint64_t bytes_of(uint64_t blocks) { return align_up(blocks * sizeof(uint64_t), PAGE_SIZE_); }
+
+static int make_bits(struct file *f)
+{
+	int fd = memfd_create("pagecached-shown", MFD_CLOEXEC | MFD_ALLOW_SEALING), ro;
+
+	if (fd < 0)
+		return -errno;
+	ro = fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) < 0 ? -errno : proc_fd_reopen(fd, O_RDONLY);
+	if (ro < 0 || fchmod(fd, 0400) < 0) {
+		int r = ro < 0 ? ro : -errno;
+
+		if (ro >= 0)
+			close(ro);
+		close(fd);
+		return r;
+	}
+	f->shown.fd = fd;
+	f->shown.ro = ro;
+	return 0;
+}
+
+/* Makes the bits reach `blocks` blocks, as far as the budget allows: it must hold them all, since a client makes them real by looking. */
+static int grow_bits(struct file *f, uint64_t blocks)
+{
+	uint64_t max = atomic_load_explicit(&f->worker->budget->max, memory_order_relaxed) / BITS_SHARE * PAGE_SIZE_ / sizeof(uint64_t);
+	uint64_t had = bytes_of(f->shown.blocks), from = f->shown.blocks, bytes;
+	void *p;
+	int r;
+
+	blocks = MIN(blocks, MIN(max, 1ull << 40));
+	bytes = bytes_of(blocks);
+	if (bytes <= had)
+		return f->shown.blocks > 0 ? 0 : -ENOSPC;
+	r = f->shown.blocks == 0 ? make_bits(f) : 0;
+	if (r < 0)
+		return r;
+	p = ftruncate(f->shown.fd, (off_t)bytes) < 0 ? MAP_FAILED : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, f->shown.fd, 0);
+	if (p == MAP_FAILED) {
+		r = -errno;
+		if (f->shown.blocks == 0)
+			window_free(f);
+		return r;
+	}
+	if (f->shown.word)
+		munmap(f->shown.word, had);
+	f->shown.word = p;
+	f->shown.blocks = bytes / sizeof(uint64_t);
+	budget_charge_tables(f->worker, (int64_t)((bytes - had) / PAGE_SIZE_));
+	for (struct block *b = block_tree_next(&f->blocks, from, false); b && b->e->index < f->shown.blocks;
+	     b = block_tree_next(&f->blocks, b->e->index + 1, false))
+		window_show(b);
+	return 0;
+}
+
+void window_free(struct file *f)
+{
+	if (f->shown.word) {
+		munmap(f->shown.word, bytes_of(f->shown.blocks));
+		budget_charge_tables(f->worker, -(int64_t)(bytes_of(f->shown.blocks) / PAGE_SIZE_));
+	}
+	if (f->shown.fd >= 0) {
+		close(f->shown.fd);
+		close(f->shown.ro);
+	}
+	f->shown = (struct shown){ .fd = -1, .ro = -1 };
+}
+
+void window_hide(struct file *f, uint64_t first, uint64_t n)
+{
+	uint64_t end = MIN(first + n, f->shown.blocks * PGC_BLOCK_PAGES);
+
+	for (uint64_t p = first; p < end; p = align_down(p, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES) {
+		unsigned from = (unsigned)(p % PGC_BLOCK_PAGES);
+		uint64_t *word = &f->shown.word[p / PGC_BLOCK_PAGES];
+
+		__atomic_store_n(word, *word & ~bits_range(from, (unsigned)MIN(end - p, (uint64_t)PGC_BLOCK_PAGES - from)), __ATOMIC_RELEASE);
+	}
+	file_bump_seq(f);
+}
+
+/* --- readers --- */
+
+void window_readers_init(struct window_readers *r)
+{
+	*r = (struct window_readers){ 0 };
+	list_init(&r->by_file);
+	list_init(&r->by_worker);
+}
+
+/* A memfd of the client's, of just that size for good. */
+static void *map_fixed_size(int fd, uint64_t size, int prot)
+{
+	int seals = fcntl(fd, F_GET_SEALS);
+	struct stat st;
+	void *p;
+
+	if (seals < 0 || (seals & (F_SEAL_SHRINK | F_SEAL_GROW)) != (F_SEAL_SHRINK | F_SEAL_GROW) || fstat(fd, &st) < 0 || (uint64_t)st.st_size != size)
+		return NULL;
+	p = mmap(NULL, size, prot, MAP_SHARED, fd, 0);
+	return p == MAP_FAILED ? NULL : p;
+}
+
+int window_open(struct window_readers *r, struct file *f, const int fds[2], uint64_t len, int ret_fds[2], uint64_t *ret_blocks)
+{
+	const struct pgc_reader_slot *slot;
+	uint64_t *touched;
+	int e;
+
+	if (life_fd < 0)
+		return -EOPNOTSUPP;
+	if (len == 0 || len > PGC_WINDOW_MAX || len % PGC_BLOCK_SIZE)
+		return -EINVAL;
+	slot = map_fixed_size(fds[0], PAGE_SIZE_, PROT_READ);
+	touched = slot ? map_fixed_size(fds[1], PGC_TOUCHED_SIZE(len), PROT_READ | PROT_WRITE) : NULL;
+	e = touched ? grow_bits(f, len / PGC_BLOCK_SIZE) : -EINVAL;
+	if (e < 0) {
+		if (slot)
+			munmap((void *)slot, PAGE_SIZE_);
+		if (touched)
+			munmap(touched, PGC_TOUCHED_SIZE(len));
+		return e;
+	}
+	(void)mlock(slot, PAGE_SIZE_); /* so that a look does not wait for a disk, where that is allowed */
+	window_close(r);
+	r->file = f;
+	r->slot = slot;
+	r->touched = touched;
+	r->blocks = len / PGC_BLOCK_SIZE;
+	list_append(&f->readers, &r->by_file);
+	list_append(&f->worker->readers, &r->by_worker);
+	kill_point("window.opened");
+	ret_fds[0] = f->shown.ro;
+	ret_fds[1] = life_fd;
+	*ret_blocks = f->shown.blocks;
+	return 0;
+}
+
+void window_close(struct window_readers *r)
+{
+	bool noreuse = r->noreuse;
+
+	list_remove(&r->by_file);
+	list_remove(&r->by_worker);
+	if (r->slot) {
+		munmap((void *)r->slot, PAGE_SIZE_);
+		munmap(r->touched, PGC_TOUCHED_SIZE(r->blocks * PGC_BLOCK_SIZE));
+	}
+	window_readers_init(r);
+	r->noreuse = noreuse;
+}
+
+bool window_is_read(struct file *f, uint64_t page)
+{
+	struct window_readers *r;
+
+	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* a reader takes its slot and then looks at size and bits, we the other way round */
+	list_for_each(r, &f->readers, by_file)
+		for (unsigned i = 0; i < PGC_READER_SLOTS; i++)
+			if (__atomic_load_n(&r->slot[i].end, __ATOMIC_ACQUIRE) > page)
+				return true;
+	return false;
+}
+
+/* --- what was read --- */
+
+static uint64_t take_word(uint64_t *word)
+{
+	return __atomic_load_n(word, __ATOMIC_RELAXED) ? __atomic_exchange_n(word, 0, __ATOMIC_ACQUIRE) : 0;
+}
+
+/* The words that `bits` name, the first of which is `index`. */
+static void touched_words(struct window_readers *r, uint64_t index, uint64_t bits)
+{
+	for (; bits; bits &= bits - 1) {
+		uint64_t i = index + (unsigned)__builtin_ctzll(bits), pages = i < r->blocks ? take_word(&r->touched[i]) : 0;
+		struct block *b = pages && !r->noreuse ? block_tree_find(&r->file->blocks, i) : NULL;
+
+		if (b)
+			block_touched(b, pages & ~b->ahead, POLICY_CALL);
+	}
+}
+
+void window_touched(struct window_readers *r)
+{
+	for (uint64_t i = 0; r->slot && i < PGC_TOUCHED_WORDS(r->blocks); i++)
+		touched_words(r, i * 64, take_word(&r->touched[r->blocks + i]));
+}
+
+void window_touched_all(struct worker *w)
+{
+	struct window_readers *r, *first = NULL;
+
+	for (unsigned i = 0; i < TOUCHED_TURN && (r = list_first(&w->readers, struct window_readers, by_worker)) && r != first; i++) {
+		first = first ? first : r;
+		window_touched(r);
+		list_remove(&r->by_worker);
+		list_append(&w->readers, &r->by_worker);
+	}
+}
