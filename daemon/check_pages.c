@@ -211,8 +211,9 @@ static bool still_wrong(const struct check_found *x, const struct file *f, uint6
 	const struct space *space = x->part->owner;
 	uint64_t bit = 1ull << (page % PGC_BLOCK_PAGES);
 
+	/* The kernel maps in a window what is around, so also what is being read in (window.h). */
 	if (!x->writable)
-		return !b || !(b->e->resident & bit);
+		return !b || !((b->e->resident | (space_in_window(space, x->part->addr) ? b->filling : 0)) & bit);
 	return !b || !(may_be_writable(b) & bit) || page < space->unprotected_lo || page >= space->unprotected_hi;
 }
 

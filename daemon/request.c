@@ -773,7 +773,7 @@ static const char *check(const struct handle *h, const struct pgc_msg *m, unsign
 		return "reserved bytes that are set";
 	if (!ok)
 		return "a field out of its range";
-	if (n_fds != (m->type == PGC_MSG_WINDOW ? 2u : m->type == PGC_MSG_XFER || (m->type == PGC_MSG_WRITE && (m->write.flags & PGC_WRITE_DATAFD)) ? 1u : 0u))
+	if (n_fds != (m->type == PGC_MSG_WINDOW ? m->window.len > 0 ? 2u : 0u : m->type == PGC_MSG_XFER || (m->type == PGC_MSG_WRITE && (m->write.flags & PGC_WRITE_DATAFD)) ? 1u : 0u))
 		return "a wrong number of descriptors";
 	/* The library's watcher may have closed one again that it has attached. */
 	if (h->closing && m->type != PGC_MSG_SYNC && m->type != PGC_MSG_CLOSE && m->status != PGC_REQUEST_AGAIN)
@@ -916,6 +916,12 @@ static void open_window(struct handle *h, const struct pgc_msg *msg, const int *
 	int fds[2], r;
 
 	conn_reply_init(&reply, msg, 0);
+	if (m->len == 0) {
+		window_close(&s->readers);
+		(void)space_set_window(s, 0, 0);
+		handle_reply(h, &reply, NULL, 0);
+		return;
+	}
 	r = h->readable ? 0 : -EBADF;
 	if (r == 0)
 		r = window_open(&s->readers, h->file, memfds, m->len, fds, &reply.window_reply.blocks);

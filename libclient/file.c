@@ -759,6 +759,7 @@ void file_send_close(struct pgc_file *f)
 PGC_PUBLIC int pgc_close(struct pgc_file *f)
 {
 	NO_CANCEL;
+	bool lives_on;
 
 	if (!f)
 		return -EBADF;
@@ -768,8 +769,13 @@ PGC_PUBLIC int pgc_close(struct pgc_file *f)
 	while (f->busy > 0)
 		pthread_cond_wait(&lib.idle, &lib.lock);
 	f->busy = 1;
+	lives_on = f->maps > 0;
 	pthread_mutex_unlock(&lib.lock);
-	window_end(f);
+	if (window_end(f) && lives_on && !__atomic_load_n(&f->mapped, __ATOMIC_RELAXED)) {
+		struct pgc_msg m = { .type = PGC_MSG_WINDOW };
+
+		conn_request(&f->conn, &m, NULL, 0, NULL, 0); /* its mappings are a child's, so CLOSE is not said */
+	}
 	file_send_close(f);
 	file_put(f);
 	file_reap();

@@ -324,7 +324,8 @@ int file_write_out(struct pgc_file *f, uint64_t off, uint64_t len, bool wait);
 ssize_t window_read(struct pgc_file *f, char *buf, uint64_t n, uint64_t off);
 /* The daemon was asked and the bytes were there: who does so often gets a window. No lock is held. */
 void window_asked(struct pgc_file *f);
-void window_end(struct pgc_file *f);
+/* The handle is closed. Whether it had a window. */
+bool window_end(struct pgc_file *f);
 void window_forked(struct pgc_file *f);
 /* io.c */
 /* A memfd of `size` bytes that can neither shrink nor grow, or a negative errno. */

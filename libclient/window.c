@@ -232,12 +232,14 @@ void window_asked(struct pgc_file *f)
 	pthread_mutex_unlock(&f->window_lock);
 }
 
-void window_end(struct pgc_file *f)
+bool window_end(struct pgc_file *f)
 {
 	struct window *w, *older;
+	bool had;
 
 	pthread_mutex_lock(&f->window_lock);
 	w = f->window;
+	had = w;
 	__atomic_store_n(&f->window, NULL, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&f->window_len, 0, __ATOMIC_RELAXED);
 	/* A program that reads while it closes is wrong, and must not crash for that. */
@@ -248,6 +250,7 @@ void window_end(struct pgc_file *f)
 		window_free(f, w);
 	}
 	pthread_mutex_unlock(&f->window_lock);
+	return had;
 }
 
 void window_forked(struct pgc_file *f)

@@ -190,7 +190,7 @@ struct pgc_read_reply { uint64_t len, seq, size; };
  * `slots` and `touched` are memfds of the client's that can neither shrink nor grow, of PGC_PAGE_SIZE and PGC_TOUCHED_SIZE(len) bytes. In `touched` the client sets
  * a page's bit, as in `shown`, and behind all those the bit of its word, in PGC_TOUCHED_WORDS words; the daemon clears them.
  */
-struct pgc_window { uint64_t addr, len; }; /* len: of whole blocks */
+struct pgc_window { uint64_t addr, len; }; /* len: of whole blocks. 0, without descriptors: it has none any more */
 struct pgc_window_reply { uint64_t blocks; }; /* words in `shown`: pages behind them are asked for */
 #define PGC_READER_SLOTS   16u
 /* A thread that reads. */
