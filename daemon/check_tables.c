@@ -41,6 +41,10 @@ static void check_block_bits(struct check *c, const struct file *f, const struct
 	wrong = check_bits_wrong(&bits);
 	if (wrong)
 		check_differs(c, PGC_DIFFERS_BITS, f, first, first + PGC_BLOCK_PAGES, e->resident, wrong);
+	/* What may be read without a word. */
+	wrong = e->index < f->shown.blocks ? __atomic_load_n(&f->shown.word[e->index], __ATOMIC_RELAXED) & (~e->resident | b->ahead) : 0;
+	if (wrong)
+		check_differs(c, PGC_DIFFERS_BITS, f, first, first + PGC_BLOCK_PAGES, e->resident, wrong);
 	/* A write-out finds dirty blocks by their tags. */
 	b = block_tree_next(&f->blocks, e->index, true);
 	if ((e->dirty != 0) != (b && b->e->index == e->index))
