@@ -15,6 +15,7 @@
 #define COLD_OPS   4000u
 #define WARM_RANGE (256ull << 20) /* bytes of the file that are in the cache first */
 #define LARGE      (256ull << 20) /* bytes, at most, of calls of more than a page */
+#define CLOCK_LOOKS 10000u
 #define STAMP      0x50777269746573ull
 
 struct io {
@@ -82,9 +83,21 @@ static void io_begin(struct io *io, struct run *r, const struct workload *w)
 	}
 }
 
+/* What looking at the clock adds to a time, ns: as much as a read of a few bytes. */
+static double clock_cost(void)
+{
+	uint64_t from = now_ns(), to = from;
+
+	for (unsigned i = 0; i < CLOCK_LOOKS; i++)
+		to = now_ns();
+	return (double)(to - from) / CLOCK_LOOKS;
+}
+
 static void io_end(struct io *io, uint64_t spent)
 {
-	io->r->value = (double)spent / 1e3 / io->done;
+	double each = (double)spent / io->done;
+
+	io->r->value = (each - MIN_OF(clock_cost(), each / 2)) / 1e3;
 	free(io->order);
 	free(io->buf);
 }

@@ -130,8 +130,9 @@ int pgc_fadvise(struct pgc_file *f, off_t off, off_t len, int advice);
 /*
  * As pread(2) and preadv(2): at most 0x7ffff000 bytes, a short count at the end of file, 0 at and past it. The bytes
  * are those of all stores and writes made before, by any process. More than 1 MiB is not read at one moment.
+ * What is in the cache is read without a system call, if the handle is read often; it is never SIGBUS.
  * Errors: -EBADF: a write-only handle; -EINVAL: off is negative, iovcnt is negative or exceeds IOV_MAX; -EFAULT:
- * nothing could be put into the buffer; -EIO, ...: the store failed. Where some bytes were read before an error their
+ * nothing could be put into the buffer (or SIGSEGV, as of memcpy(3)); -EIO, ...: the store failed. Where some bytes were read before an error their
  * count is returned.
  */
 ssize_t pgc_pread(struct pgc_file *f, void *buf, size_t n, off_t off);

@@ -66,6 +66,8 @@
 #define map_attach pgcpriv_map_attach
 #define map_detach pgcpriv_map_detach
 #define map_populate_buffer pgcpriv_map_populate_buffer
+#define table_covers pgcpriv_table_covers
+#define table_may_cover pgcpriv_table_may_cover
 #define table_insert pgcpriv_table_insert
 #define table_next pgcpriv_table_next
 #define table_remove pgcpriv_table_remove
@@ -288,6 +290,7 @@ struct lib {
 	struct pgc_file *files;    /* all: opening, open, closed with mappings */
 	struct mapping *map;       /* sorted, without overlap */
 	size_t n_map, allocated;
+	uintptr_t lowest, highest; /* atomic: all that was ever in it lies in between */
 };
 extern struct lib lib;
 
@@ -319,7 +322,7 @@ int file_sync(struct pgc_file *f, bool data);
 int file_write_out(struct pgc_file *f, uint64_t off, uint64_t len, bool wait);
 /*
  * window.c. Reads from the handle's window at once, without a system call: -EAGAIN: it has none, or what is wanted is not there: the daemon must be asked. Less than
- * `n`: the file ends, or the rest must be asked for.
+ * `n`: the file ends, or the rest must be asked for. The buffer is no mapping of ours: what is past a file's end is EFAULT, and no signal. Takes no lock.
  */
 ssize_t window_read(struct pgc_file *f, char *buf, uint64_t n, uint64_t off);
 /* The daemon was asked and the bytes were there: who does so often gets a window. No lock is held. */
@@ -370,6 +373,9 @@ int table_set_dontfork(uintptr_t addr, uintptr_t end, bool on);
  * file_put().
  */
 bool table_next(uintptr_t addr, uintptr_t end, struct mapping *ret);
+/* Is any of it in a mapping of ours, as far as the table knows? Takes lib.lock, if it may be; the other one does not, and says only that. */
+bool table_covers(uintptr_t addr, uintptr_t end);
+bool table_may_cover(uintptr_t addr, uintptr_t end);
 /* Registers a mapped range and tells the daemon. The range is PROT_NONE, or nobody runs. */
 int map_attach(struct pgc_file *f, const struct mapping *m);
 void map_detach(struct pgc_file *f, uintptr_t addr, uintptr_t len);

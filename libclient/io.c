@@ -150,7 +150,9 @@ static ssize_t read_all(struct pgc_file *f, struct cursor c, size_t n, off_t off
 	n = MIN(n, (uint64_t)(INT64_MAX - off));
 	while (done < n && !end) {
 		size_t piece = MIN(n - done, c.iov->iov_len - c.skip);
-		ssize_t k = piece <= WINDOW_MAX ? window_read(f, (char *)c.iov->iov_base + c.skip, piece, (uint64_t)off + done) : -EAGAIN;
+		char *to = (char *)c.iov->iov_base + c.skip;
+		ssize_t k = piece > WINDOW_MAX || table_covers((uintptr_t)to, (uintptr_t)to + piece) ? -EAGAIN :
+			    window_read(f, to, piece, (uint64_t)off + done);
 
 		end = k == 0 && piece > 0;
 		if (k == -EAGAIN) {

@@ -101,6 +101,29 @@ void table_insert(const struct mapping *m)
 {
 	table_remove(m->addr, m->len);
 	table_put(table_find(m->addr), m);
+	if (m->addr < lib.lowest || lib.highest == 0)
+		__atomic_store_n(&lib.lowest, m->addr, __ATOMIC_RELAXED);
+	if (m->addr + m->len > lib.highest)
+		__atomic_store_n(&lib.highest, m->addr + m->len, __ATOMIC_RELAXED);
+}
+
+bool table_may_cover(uintptr_t addr, uintptr_t end)
+{
+	return addr < __atomic_load_n(&lib.highest, __ATOMIC_RELAXED) && end > __atomic_load_n(&lib.lowest, __ATOMIC_RELAXED);
+}
+
+bool table_covers(uintptr_t addr, uintptr_t end)
+{
+	bool any;
+	size_t i;
+
+	if (!table_may_cover(addr, end))
+		return false;
+	pthread_mutex_lock(&lib.lock);
+	i = table_find(addr);
+	any = i < lib.n_map && lib.map[i].addr < end;
+	pthread_mutex_unlock(&lib.lock);
+	return any;
 }
 
 int table_set_dontfork(uintptr_t addr, uintptr_t end, bool on)

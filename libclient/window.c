@@ -310,6 +310,13 @@ static void note_touched(const struct window *w, uint64_t page)
 		__atomic_fetch_or(summary, 1ull << (i % 64), __ATOMIC_RELEASE);
 }
 
+/* memcpy(3) itself: where the compiler sees that it is not much it puts a string instruction in its place, which is slow for little. */
+static inline void copy(void *to, const void *from, size_t n)
+{
+	__asm__("" : "+r"(n));
+	memcpy(to, from, n);
+}
+
 /* At most COPY bytes into `to`, with a slot. -EAGAIN: ask the daemon. */
 static ssize_t copy_out(const struct pgc_file *f, char *to, uint64_t n, uint64_t off)
 {
@@ -325,7 +332,7 @@ static ssize_t copy_out(const struct pgc_file *f, char *to, uint64_t n, uint64_t
 	n = MIN(n, size - off);
 	if (!are_shown(w, off / PGC_PAGE_SIZE, (off + n + PAGE_MASK_) / PGC_PAGE_SIZE))
 		return -EAGAIN;
-	memcpy(to, w->data + off, n);
+	copy(to, w->data + off, n);
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	if (__atomic_load_n(&w->control->seq, __ATOMIC_ACQUIRE) != seq || is_dead(w))
 		return -EAGAIN;
@@ -355,7 +362,7 @@ ssize_t window_read(struct pgc_file *f, char *buf, uint64_t n, uint64_t off)
 		__atomic_store_n(&s->end, 0, __ATOMIC_RELEASE);
 		if (k < 0)
 			return done > 0 ? (ssize_t)done : k;
-		memcpy(buf + done, bytes, (size_t)k);
+		copy(buf + done, bytes, (size_t)k);
 		done += (uint64_t)k;
 		if ((uint64_t)k < part)
 			break;

@@ -169,6 +169,47 @@ int ofd_stat(struct ofd *o, struct stat *ret)
 
 /* --- read and write --- */
 
+/* All of a read from the file's window. -EAGAIN: it has to be asked for. */
+static ssize_t quick_read(struct ofd *o, void *buf, size_t n, off_t off)
+{
+	bool long_way = n > PGC_READ_MAX || table_may_cover((uintptr_t)buf, (uintptr_t)buf + n);
+	ssize_t k = long_way ? -EAGAIN : window_read(o->file, buf, n, (uint64_t)off);
+	char c;
+
+	if (k >= 0 && (size_t)k < n && window_read(o->file, &c, 1, (uint64_t)off + (uint64_t)k) != 0)
+		return -EAGAIN; /* that was not the end of file */
+	return k;
+}
+
+static ssize_t quick_pread(int fd, void *buf, size_t n, off_t off)
+{
+	struct ofd *o = off >= 0 ? ofd_quick(fd) : NULL;
+	ssize_t k = -EAGAIN;
+
+	if (o) {
+		k = quick_read(o, buf, n, off);
+		ofd_quick_end(o);
+	}
+	return k;
+}
+
+static ssize_t quick_read_on(int fd, void *buf, size_t n)
+{
+	struct ofd *o = n > 0 ? ofd_quick(fd) : NULL;
+	ssize_t k = -EAGAIN;
+	off_t at;
+
+	if (!o)
+		return -EAGAIN;
+	at = claim(fd, n);
+	if (at >= 0) {
+		k = quick_read(o, buf, n, at);
+		give_back(fd, n - (size_t)MAX(k, 0));
+	}
+	ofd_quick_end(o);
+	return k;
+}
+
 /* A call on something else, whose buffers may lie in mappings of ours. Pages may be dropped again before it comes to them, so not for ever. */
 #define PLAIN(call, iov, n, into) ({ \
 	ssize_t plain_ = (call); \
@@ -179,10 +220,14 @@ int ofd_stat(struct ofd *o, struct stat *ret)
 EXPORT ssize_t read(int fd, void *buf, size_t n)
 {
 	struct iovec iov = { buf, MIN(n, RW_MAX) };
+	ssize_t quick;
 
 	if (!fd_maybe(fd))
 		return PLAIN(REAL(read)(fd, buf, n), &iov, 1, true);
 	cancellation_point();
+	quick = quick_read_on(fd, buf, iov.iov_len);
+	if (quick >= 0)
+		return quick;
 	WITH_OFD(o, fd, REAL(read)(fd, buf, n));
 	return shim_result(ofd_read(o, fd, &iov, 1));
 }
@@ -201,10 +246,14 @@ EXPORT ssize_t write(int fd, const void *buf, size_t n)
 EXPORT ssize_t pread(int fd, void *buf, size_t n, off_t off)
 {
 	struct iovec iov = { buf, MIN(n, RW_MAX) };
+	ssize_t quick;
 
 	if (!fd_maybe(fd))
 		return PLAIN(REAL(pread)(fd, buf, n, off), &iov, 1, true);
 	cancellation_point();
+	quick = quick_pread(fd, buf, iov.iov_len, off);
+	if (quick >= 0)
+		return quick;
 	WITH_OFD(o, fd, REAL(pread)(fd, buf, n, off));
 	return shim_result(ofd_pread(o, &iov, 1, off));
 }

@@ -59,7 +59,8 @@ struct ofd {
 	dev_t dev;                 /* of the file */
 	ino_t ino;
 	char *path;                /* absolute, as it was opened; for messages, exec, /proc/self/fd */
-	struct ofd *next;          /* table.c: to be let go later */
+	struct ofd *next;          /* table.c: to be let go later, or free */
+	unsigned quick;            /* atomic: ofd_quick() and no ofd_quick_end() yet; each keeps it, and its file, from being freed */
 };
 #define OFD_HIDDEN ((struct ofd *)1) /* a descriptor of the library's own */
 
@@ -112,6 +113,11 @@ static inline bool fd_is_hidden(int fd)
  * NULL, and the table is put right. Inside a scope.
  */
 HIDDEN struct ofd *ofd_get(int fd);
+/*
+ * The same for a read that asks nobody (window_read()): no scope, no lock, no reference, but until ofd_quick_end() it is not freed. NULL: take the long way.
+ */
+HIDDEN struct ofd *ofd_quick(int fd);
+HIDDEN void ofd_quick_end(struct ofd *o);
 HIDDEN void ofd_put(struct ofd *o);
 static inline void ofd_putp(struct ofd **o)
 {

@@ -39,12 +39,68 @@ static struct ofd *replace(int fd, struct ofd *o)
 	return old == OFD_HIDDEN ? NULL : old;
 }
 
+/* Under shim.lock: ofds nobody has. Their memory stays what it is, as who has read of one in the table may count on it a moment too late. */
+static struct ofd *unused;
+
+static struct ofd *ofd_alloc(void)
+{
+	struct ofd *o;
+
+	pthread_mutex_lock(&shim.lock);
+	o = unused;
+	if (o)
+		unused = o->next;
+	pthread_mutex_unlock(&shim.lock);
+	return o ? o : calloc(1, sizeof(*o));
+}
+
+static void ofd_free(struct ofd *o)
+{
+	free(o->path);
+	memset(o, 0, offsetof(struct ofd, quick));
+	pthread_mutex_lock(&shim.lock);
+	o->next = unused;
+	unused = o;
+	pthread_mutex_unlock(&shim.lock);
+}
+
+/* Under shim.lock: references that are to be let go later. */
+static struct ofd *late;
+
 static void destroy(struct ofd *o)
 {
+	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* it is in the table no more, and then nobody counts on it */
+	if (__atomic_load_n(&o->quick, __ATOMIC_ACQUIRE) > 0) {
+		/* Perhaps this very thread, and this is a signal's handler. */
+		pthread_mutex_lock(&shim.lock);
+		o->refs = 1;
+		o->next = late;
+		late = o;
+		pthread_mutex_unlock(&shim.lock);
+		return;
+	}
 	pgc_close(o->file);
 	close_fd(&o->real);
-	free(o->path);
-	free(o);
+	ofd_free(o);
+}
+
+struct ofd *ofd_quick(int fd)
+{
+	struct ofd *o = entry(fd);
+	struct stat st;
+
+	if (!o || o == OFD_HIDDEN || shim_depth > 0)
+		return NULL;
+	__atomic_add_fetch(&o->quick, 1, __ATOMIC_SEQ_CST);
+	if (entry(fd) == o && __atomic_load_n(&o->file->window, __ATOMIC_RELAXED) && REAL(fstat)(fd, &st) == 0 && st.st_ino == o->holder_ino && st.st_dev == o->holder_dev)
+		return o;
+	ofd_quick_end(o);
+	return NULL;
+}
+
+void ofd_quick_end(struct ofd *o)
+{
+	__atomic_sub_fetch(&o->quick, 1, __ATOMIC_RELEASE);
 }
 
 void ofd_put(struct ofd *o)
@@ -106,9 +162,6 @@ void table_plain_closer(int fd)
 	}
 	paths_fd_gone(fd);
 }
-
-/* Under shim.lock: the references that table_hide() has found. */
-static struct ofd *late;
 
 /* Also called with libpagecached's lock held, so what is let go waits for ofd_new(). */
 void table_hide(int fd)
@@ -190,7 +243,7 @@ int table_find_next(int fd, int last)
 
 struct ofd *ofd_new(int fd, const char *path, int accmode)
 {
-	struct ofd *o = calloc(1, sizeof(*o));
+	struct ofd *o = ofd_alloc();
 	struct stat st;
 	int r;
 
@@ -205,8 +258,7 @@ struct ofd *ofd_new(int fd, const char *path, int accmode)
 		r = pgc_fdopen(&o->file, fd);
 	if (r < 0) {
 		if (o)
-			free(o->path);
-		free(o);
+			ofd_free(o);
 		real_file_close(fd);
 		errno = -r;
 		return NULL;
@@ -299,6 +351,10 @@ void record_locks_drop(const struct ofd *o)
 
 void table_forked(void)
 {
+	/* Other threads' reads are not here. */
+	for (int fd = 0; fd < FD_MAX; fd++)
+		if (entry(fd) && entry(fd) != OFD_HIDDEN)
+			entry(fd)->quick = 0;
 	/* A child has no record locks. */
 	for (struct locked *l = locked; l < locked + LOCKED_MAX; l++)
 		if (l->used)

@@ -140,6 +140,20 @@ SYSTEM_TEST(a_file_that_grows_gets_a_larger_window)
 	CHECK(needs_nobody(f, 100, 50, 1, 100));
 }
 
+SYSTEM_TEST(a_buffer_in_a_mapping_is_filled_or_refused)
+{
+	char *path = make_file("f", 20 * PAGE, 1), *other = make_file("g", 3 * PAGE, 2);
+	struct pgc_file *f = open_often_read(path, O_RDONLY), *g = open_file(other, O_RDWR);
+	uint8_t *m = map(g, 6 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+
+	CHECK_EQ(pgc_pread(f, m + PAGE + 10, PAGE, 50), PAGE);
+	PATTERN_CHECK(m + PAGE + 10, PAGE, 50, 1);
+	PATTERN_CHECK(m, PAGE + 10, 0, 2);
+	CHECK_EQ(pgc_pread(f, m + 4 * PAGE, PAGE, 50), -EFAULT);
+	CHECK_EQ(pgc_fsync(g), 0);
+	CHECK(store_has(other, PAGE + 10, 0, 2) && store_has(path, 20 * PAGE, 0, 1));
+}
+
 /* --- cuts --- */
 
 struct cutting { struct pgc_file *f; bool *stop; uint64_t reads, short_reads; };
@@ -445,6 +459,7 @@ SYSTEM_TESTS_MAIN("window",
 	cmocka_unit_test(a_scan_asks_once_a_window_of_readahead),
 	cmocka_unit_test(what_was_written_is_read_at_once),
 	cmocka_unit_test(a_file_that_grows_gets_a_larger_window),
+	cmocka_unit_test(a_buffer_in_a_mapping_is_filled_or_refused),
 	cmocka_unit_test(a_cut_ends_no_read_in_a_signal),
 	cmocka_unit_test(a_hole_is_read_as_zeros_or_what_was_there),
 	cmocka_unit_test(reads_are_right_while_room_is_made),
