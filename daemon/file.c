@@ -126,7 +126,7 @@ static struct file *file_make(struct worker *w, uint32_t slot, uint64_t dev, uin
 	f->ino = ino;
 	f->slot = slot;
 	f->state = FILE_OPENING;
-	f->memfd = f->memfd_ro = f->control_fd = f->control_ro = f->shown.fd = f->shown.ro = -1;
+	f->memfd = f->memfd_ro = f->control_fd = f->control_ro = f->shown.fd = -1;
 	list_init(&f->readers);
 	f->readahead_max = w->config->readahead_max;
 	w->file_of[f->slot - w->file_slots.first] = f;

@@ -53,7 +53,7 @@ struct file {
 	struct pgc_control_page *control;
 	uint64_t size;             /* bytes, as clients see it; the memfd has the same size */
 	/* For reads that ask nobody: window.c. */
-	struct shown { int fd, ro; uint64_t *word, blocks; } shown; /* a word of bits a block, for the first `blocks` of them; none: 0 */
+	struct shown { int fd; uint64_t *word, blocks; } shown; /* a word of bits a block, for the first `blocks` of them; none: 0 */
 	struct list readers;       /* struct window_readers */
 	uint64_t uncut;            /* bytes: the memfd still has this size, as somebody reads there; 0: it has the file's */
 	struct ring_timer cut_timer;

@@ -913,7 +913,7 @@ static void open_window(struct handle *h, const struct pgc_msg *msg, const int *
 	const struct pgc_window *m = &msg->window;
 	struct space *s = h->space;
 	struct pgc_msg reply;
-	int fds[2], r;
+	int fds[2] = { -1, -1 }, r;
 
 	conn_reply_init(&reply, msg, 0);
 	if (m->len == 0) {
@@ -932,6 +932,7 @@ static void open_window(struct handle *h, const struct pgc_msg *msg, const int *
 	}
 	reply.status = (uint32_t)-r;
 	handle_reply(h, &reply, fds, r == 0 ? 2 : 0);
+	cleanup_close(&fds[0]);
 }
 
 void request_refuse(struct handle *h, const struct pgc_msg *msg, int error)

@@ -67,21 +67,11 @@ static uint64_t bytes_of(uint64_t blocks) { return align_up(blocks * sizeof(uint
 
 static int make_bits(struct file *f)
 {
-	int fd = memfd_create("pagecached-shown", MFD_CLOEXEC | MFD_ALLOW_SEALING), ro;
+	_cleanup_close_ int fd = memfd_create("pagecached-shown", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
-	if (fd < 0)
+	if (fd < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) < 0 || fchmod(fd, 0400) < 0)
 		return -errno;
-	ro = fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) < 0 ? -errno : proc_fd_reopen(fd, O_RDONLY);
-	if (ro < 0 || fchmod(fd, 0400) < 0) {
-		int r = ro < 0 ? ro : -errno;
-
-		if (ro >= 0)
-			close(ro);
-		close(fd);
-		return r;
-	}
-	f->shown.fd = fd;
-	f->shown.ro = ro;
+	f->shown.fd = take_fd(&fd);
 	return 0;
 }
 
@@ -121,14 +111,14 @@ static int grow_bits(struct file *f, uint64_t blocks)
 void window_free(struct file *f)
 {
 	if (f->shown.word) {
+		/* One whose connection was ended may still look. */
+		(void)fallocate(f->shown.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)bytes_of(f->shown.blocks));
 		munmap(f->shown.word, bytes_of(f->shown.blocks));
 		budget_charge_tables(f->worker, -(int64_t)(bytes_of(f->shown.blocks) / PAGE_SIZE_));
 	}
-	if (f->shown.fd >= 0) {
+	if (f->shown.fd >= 0)
 		close(f->shown.fd);
-		close(f->shown.ro);
-	}
-	f->shown = (struct shown){ .fd = -1, .ro = -1 };
+	f->shown = (struct shown){ .fd = -1 };
 }
 
 void window_hide(struct file *f, uint64_t first, uint64_t n)
@@ -166,6 +156,29 @@ static void *map_fixed_size(int fd, uint64_t size, int prot)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+static void free_unread(struct file *f)
+{
+	if (list_empty(&f->readers))
+		window_free(f);
+}
+
+static void end(struct window_readers *r)
+{
+	bool noreuse = r->noreuse;
+
+	list_remove(&r->by_file);
+	list_remove(&r->by_worker);
+	if (r->slot) {
+		uint64_t len = r->blocks * PGC_BLOCK_SIZE;
+
+		__atomic_store_n(&r->touched[PGC_TOUCHED_END(len)], 1, __ATOMIC_RELEASE);
+		munmap(r->touched, PGC_TOUCHED_SIZE(len));
+		munmap((void *)r->slot, PAGE_SIZE_);
+	}
+	window_readers_init(r);
+	r->noreuse = noreuse;
+}
+
 int window_open(struct window_readers *r, struct file *f, const int fds[2], uint64_t len, int ret_fds[2], uint64_t *ret_blocks)
 {
 	const struct pgc_reader_slot *slot;
@@ -179,15 +192,19 @@ int window_open(struct window_readers *r, struct file *f, const int fds[2], uint
 	slot = map_fixed_size(fds[0], PAGE_SIZE_, PROT_READ);
 	touched = slot ? map_fixed_size(fds[1], PGC_TOUCHED_SIZE(len), PROT_READ | PROT_WRITE) : NULL;
 	e = touched ? grow_bits(f, len / PGC_BLOCK_SIZE) : -EINVAL;
+	ret_fds[0] = e == 0 ? proc_fd_reopen(f->shown.fd, O_RDONLY) : -1; /* nobody opens it for more */
+	if (e == 0 && ret_fds[0] < 0)
+		e = ret_fds[0];
 	if (e < 0) {
 		if (slot)
 			munmap((void *)slot, PAGE_SIZE_);
 		if (touched)
 			munmap(touched, PGC_TOUCHED_SIZE(len));
+		free_unread(f);
 		return e;
 	}
 	(void)mlock(slot, PAGE_SIZE_); /* so that a look does not wait for a disk, where that is allowed */
-	window_close(r);
+	end(r);
 	r->file = f;
 	r->slot = slot;
 	r->touched = touched;
@@ -195,7 +212,6 @@ int window_open(struct window_readers *r, struct file *f, const int fds[2], uint
 	list_append(&f->readers, &r->by_file);
 	list_append(&f->worker->readers, &r->by_worker);
 	kill_point("window.opened");
-	ret_fds[0] = f->shown.ro;
 	ret_fds[1] = life_fd;
 	*ret_blocks = f->shown.blocks;
 	return 0;
@@ -203,16 +219,11 @@ int window_open(struct window_readers *r, struct file *f, const int fds[2], uint
 
 void window_close(struct window_readers *r)
 {
-	bool noreuse = r->noreuse;
+	struct file *f = r->file;
 
-	list_remove(&r->by_file);
-	list_remove(&r->by_worker);
-	if (r->slot) {
-		munmap((void *)r->slot, PAGE_SIZE_);
-		munmap(r->touched, PGC_TOUCHED_SIZE(r->blocks * PGC_BLOCK_SIZE));
-	}
-	window_readers_init(r);
-	r->noreuse = noreuse;
+	end(r);
+	if (f)
+		free_unread(f);
 }
 
 bool window_is_read(struct file *f, uint64_t page)

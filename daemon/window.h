@@ -30,7 +30,7 @@ int window_global_init(void);
 void window_readers_init(struct window_readers *r);
 /*
  * A handle of the file has a window of `len` bytes, with slots and touched pages in `fds`; what it had before goes. -EINVAL: not such memfds, or such a length; -EOPNOTSUPP; -ENOSPC: the bits would
- * take too much of the budget; -ENOMEM. Descriptors for the client: ret_fds, which stay the file's.
+ * take too much of the budget; -ENOMEM. Descriptors for the client: ret_fds, the first of which is the caller's.
  */
 int window_open(struct window_readers *r, struct file *f, const int fds[2], uint64_t len, int ret_fds[2], uint64_t *ret_blocks);
 void window_close(struct window_readers *r);

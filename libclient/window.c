@@ -215,7 +215,11 @@ static int window_make(struct pgc_file *f)
 	return 0;
 }
 
-static bool is_dead(const struct window *w) { return __atomic_load_n(w->life, __ATOMIC_ACQUIRE) & PGC_LIFE_DIED; }
+/* The daemon is, or has ended the handle. */
+static bool is_dead(const struct window *w)
+{
+	return (__atomic_load_n(w->life, __ATOMIC_ACQUIRE) & PGC_LIFE_DIED) || __atomic_load_n(&w->touched[PGC_TOUCHED_END(w->len)], __ATOMIC_RELAXED) != 0;
+}
 
 void window_asked(struct pgc_file *f)
 {

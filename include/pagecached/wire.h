@@ -188,7 +188,8 @@ struct pgc_read_reply { uint64_t len, seq, size; };
  * when no slot names it.
  *
  * `slots` and `touched` are memfds of the client's that can neither shrink nor grow, of PGC_PAGE_SIZE and PGC_TOUCHED_SIZE(len) bytes. In `touched` the client sets
- * a page's bit, as in `shown`, and behind all those the bit of its word, in PGC_TOUCHED_WORDS words; the daemon clears them.
+ * a page's bit, as in `shown`, and behind all those the bit of its word, in PGC_TOUCHED_WORDS words; the daemon clears them. The last word is 0; the daemon
+ * sets it at the end of the handle, and then nothing that is shown counts.
  */
 struct pgc_window { uint64_t addr, len; }; /* len: of whole blocks. 0, without descriptors: it has none any more */
 struct pgc_window_reply { uint64_t blocks; }; /* words in `shown`: pages behind them are asked for */
@@ -200,7 +201,9 @@ struct pgc_reader_slot {
 };
 #define PGC_WINDOW_MAX (1ull << 40)
 #define PGC_TOUCHED_WORDS(blocks) (((blocks) + 4095) / 4096)
-#define PGC_TOUCHED_SIZE(len) ((((len) / PGC_BLOCK_SIZE + PGC_TOUCHED_WORDS((len) / PGC_BLOCK_SIZE)) * 8 + PGC_PAGE_SIZE - 1) & ~(uint64_t)(PGC_PAGE_SIZE - 1))
+/* The index of the last word, which ends it. */
+#define PGC_TOUCHED_END(len) (PGC_TOUCHED_SIZE(len) / 8 - 1)
+#define PGC_TOUCHED_SIZE(len) ((((len) / PGC_BLOCK_SIZE + PGC_TOUCHED_WORDS((len) / PGC_BLOCK_SIZE) + 1) * 8 + PGC_PAGE_SIZE - 1) & ~(uint64_t)(PGC_PAGE_SIZE - 1))
 /* The life page begins with the word of a robust futex that the daemon holds (set_robust_list(2)): the kernel sets this bit in it when the daemon dies. */
 #define PGC_LIFE_DIED 0x40000000u
 

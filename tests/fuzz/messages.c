@@ -175,6 +175,34 @@ void message_spoil(struct input *in, struct client *c, uint8_t how, struct pgc_m
 	}
 }
 
+/* Slots and touched pages that say what they like. */
+static int window_memfd(struct input *in, size_t size)
+{
+	int fd = client_memfd(size, true);
+	uint64_t word[4] = { take_byte(in), ~0ull, (uint64_t)take_number(in, 8), 0 };
+
+	REQUIRE(fcntl(fd, F_ADD_SEALS, F_SEAL_GROW) == 0 && pwrite(fd, word, sizeof(word), take_byte(in) * 8) == sizeof(word));
+	return fd;
+}
+
+static void take_window(struct input *in, struct client *c, uint8_t how, struct pgc_msg *ret, int *fds, unsigned *ret_n_fds)
+{
+	struct pgc_msg m = { .type = PGC_MSG_WINDOW };
+	uint64_t blocks = take_below(in, 65) * 64;
+
+	m.window = (struct pgc_window){ take_u64(in, c), blocks * PGC_BLOCK_SIZE };
+	if (take_byte(in) < 16)
+		m.window.len = take_u64(in, c);
+	message_spoil(in, c, how, &m);
+	if (how & 16)
+		take_descriptors(in, c, fds, ret_n_fds);
+	else if (m.window.len > 0) {
+		fds[(*ret_n_fds)++] = window_memfd(in, PGC_PAGE_SIZE);
+		fds[(*ret_n_fds)++] = window_memfd(in, PGC_TOUCHED_SIZE(blocks * PGC_BLOCK_SIZE) + (blocks == 0) * PGC_PAGE_SIZE);
+	}
+	*ret = m;
+}
+
 void take_request(struct input *in, struct client *c, const struct client *all, unsigned n_all, struct pgc_msg *ret, int *fds, unsigned *ret_n_fds)
 {
 	uint8_t which = take_byte(in), how = take_byte(in);
@@ -184,6 +212,10 @@ void take_request(struct input *in, struct client *c, const struct client *all, 
 	struct pgc_msg m = { .type = s->type };
 
 	*ret_n_fds = 0;
+	if (!control && (how & 96) == 96) {
+		take_window(in, c, how, ret, fds, ret_n_fds);
+		return;
+	}
 	fill_fields(in, c, s, &m);
 	if (m.type >= PGC_CTL_STATUS && s->longs >= 2 && take_byte(in) & 3)
 		name_file(in, all, n_all, &m);

@@ -20,6 +20,7 @@
 #include "daemon/restore.h"
 #include "daemon/warm.h"
 #include "daemon/writeback.h"
+#include "daemon/window.h"
 #include "tests/fuzz/at_once.h"
 
 #define PATIENCE_NS 20000000000ull
@@ -115,7 +116,7 @@ void serve_init(struct served *d)
 	(void)cgroup_init("/proc", "/proc/self/mountinfo");
 	fault_init();
 	warm_init(d->config.state_dir);
-	REQUIRE(offload_start() == 0);
+	REQUIRE(offload_start() == 0 && window_global_init() == 0);
 	at_once_init();
 }
 
@@ -246,6 +247,8 @@ static const char *busy(struct served *d, uint64_t since)
 
 	for (unsigned i = 0; i < s->n_workers && !why; i++)
 		why = worker_busy(&s->workers[i], d->given_up && now_ns() - since > STUCK_NS);
+	if (!why)
+		mem_store_forget_all(); /* what a request made that had not been read before */
 	if (!why && serve_count_fds() > d->fds)
 		why = "descriptors are left";
 	return why;

@@ -253,6 +253,28 @@ static void touch(struct conn *c)
 	}
 }
 
+/* Reads that ask nobody, of one who never reads: slots that say anything, pages that were touched or not. */
+static void window(struct conn *c)
+{
+	struct pgc_msg m = {.type = PGC_MSG_WINDOW, .tag = next()};
+	uint64_t len = once_in(10) ? next() : (1 + below(4)) * (128ull << 20), size = PGC_TOUCHED_SIZE(len);
+	int fds[2] = {memfd(once_in(10) ? 2 * PAGE : PAGE, true), memfd(size > 64 * PAGE || once_in(10) ? 3 * PAGE : size, true)};
+	unsigned n = once_in(10) ? below(3) : 2;
+
+	m.window = (struct pgc_window){once_in(2) ? any_address(c) : next() & ~(uint64_t)(PAGE - 1), once_in(8) ? 0 : len};
+	for (unsigned i = 0; i < 40; i++) {
+		uint64_t word = next();
+
+		(void)!pwrite(fds[i & 1], &word, sizeof(word), (off_t)(below((unsigned)PAGE / 8) * 8));
+	}
+	for (int i = 0; i < 2; i++)
+		if (!once_in(10))
+			(void)fcntl(fds[i], F_ADD_SEALS, F_SEAL_GROW);
+	send_msg(c, &m, fds, m.window.len == 0 ? 0 : n);
+	for (int i = 0; i < 2; i++)
+		close(fds[i]);
+}
+
 static void request(struct conn *c)
 {
 	static const uint32_t types[] = {
@@ -328,8 +350,10 @@ static void hostile(uint64_t n)
 
 		if (c->sock < 0)
 			open_one(c);
-		else if (what < 60)
+		else if (what < 57)
 			request(c);
+		else if (what < 60)
+			window(c);
 		else if (what < 75)
 			(void)receive(c, 0);
 		else if (what < 80 && !c->map)
