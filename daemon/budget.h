@@ -40,6 +40,7 @@ struct budget {
 	_Atomic uint64_t max;      /* pages now: memory_max, or less under pressure */
 	_Atomic uint64_t used;     /* pages charged: resident or about to be, the second-chance buffer, tables */
 	_Atomic uint64_t tables;   /* of these: tables */
+	_Atomic uint64_t shown;    /* of these: bits that clients see (window.c) */
 	_Atomic bool reclaiming;   /* from the high watermark to the low one, by all workers */
 	_Atomic uint64_t dirty;    /* pages dirty or in writeback */
 	_Atomic uint64_t kept;     /* of these: by pgc_keep, which no write-out makes clean */

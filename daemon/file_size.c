@@ -145,7 +145,7 @@ void file_heal(struct file *f)
 	if (fstat(f->memfd, &st) < 0 || (uint64_t)st.st_size == size)
 		return;
 	log_at(LOG_LEVEL_WARNING, f->e->name, 0, "a client changed the size of the cache to %lld bytes: put back to %llu",
-	       (long long)st.st_size, (unsigned long long)f->size);
+	       (long long)st.st_size, (unsigned long long)size);
 	file_bump_seq(f);
-	(void)!ftruncate(f->memfd, (off_t)f->size);
+	(void)!ftruncate(f->memfd, (off_t)size);
 }

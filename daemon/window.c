@@ -12,6 +12,7 @@
 #include "daemon/proc_fd.h"
 
 #define BITS_SHARE   64u               /* of the budget: what the bits of one file may take */
+#define BITS_ALL     16u               /* those of all files */
 #define TOUCHED_TURN 32u               /* handles that are asked in one go */
 
 /* --- the life page --- */
@@ -75,6 +76,20 @@ static int make_bits(struct file *f)
 	return 0;
 }
 
+static void charge_bits(struct file *f, int64_t pages)
+{
+	atomic_fetch_add_explicit(&f->worker->budget->shown, (uint64_t)pages, memory_order_relaxed);
+	budget_charge_tables(f->worker, pages);
+}
+
+/* Is there so much of the budget left for them? Several workers may ask at once: each file's part is small. */
+static bool may_charge_bits(const struct file *f, uint64_t pages)
+{
+	const struct budget *b = f->worker->budget;
+
+	return atomic_load_explicit(&b->shown, memory_order_relaxed) + pages <= atomic_load_explicit(&b->max, memory_order_relaxed) / BITS_ALL;
+}
+
 /* Makes the bits reach `blocks` blocks, as far as the budget allows: it must hold them all, since a client makes them real by looking. */
 static int grow_bits(struct file *f, uint64_t blocks)
 {
@@ -85,7 +100,7 @@ static int grow_bits(struct file *f, uint64_t blocks)
 
 	blocks = MIN(blocks, MIN(max, 1ull << 40));
 	bytes = bytes_of(blocks);
-	if (bytes <= had)
+	if (bytes <= had || !may_charge_bits(f, (bytes - had) / PAGE_SIZE_))
 		return f->shown.blocks > 0 ? 0 : -ENOSPC;
 	r = f->shown.blocks == 0 ? make_bits(f) : 0;
 	if (r < 0)
@@ -101,7 +116,7 @@ static int grow_bits(struct file *f, uint64_t blocks)
 		munmap(f->shown.word, had);
 	f->shown.word = p;
 	f->shown.blocks = bytes / sizeof(uint64_t);
-	budget_charge_tables(f->worker, (int64_t)((bytes - had) / PAGE_SIZE_));
+	charge_bits(f, (int64_t)((bytes - had) / PAGE_SIZE_));
 	for (struct block *b = block_tree_next(&f->blocks, from, false); b && b->e->index < f->shown.blocks;
 	     b = block_tree_next(&f->blocks, b->e->index + 1, false))
 		window_show(b);
@@ -114,7 +129,7 @@ void window_free(struct file *f)
 		/* One whose connection was ended may still look. */
 		(void)fallocate(f->shown.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)bytes_of(f->shown.blocks));
 		munmap(f->shown.word, bytes_of(f->shown.blocks));
-		budget_charge_tables(f->worker, -(int64_t)(bytes_of(f->shown.blocks) / PAGE_SIZE_));
+		charge_bits(f, -(int64_t)(bytes_of(f->shown.blocks) / PAGE_SIZE_));
 	}
 	if (f->shown.fd >= 0)
 		close(f->shown.fd);

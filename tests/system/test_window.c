@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Reads without a system call: right under reclaim, cuts, holes, deaths and forks, never a signal; and what a hostile client makes of them. */
+#include <dirent.h>
 #include <linux/falloc.h>
 #include <pthread.h>
 
@@ -38,6 +39,34 @@ static void *read_alone(void *arg)
 	return NULL;
 }
 
+/* SIGSTOP has come to all threads. */
+static bool is_stopped(pid_t pid)
+{
+	char path[64], line[512];
+	struct dirent *e;
+	bool all = true;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	d = opendir(path);
+	CHECK(d);
+	while (all && (e = readdir(d))) {
+		int fd = -1;
+		ssize_t n;
+
+		if (e->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/task/%.20s/stat", pid, e->d_name);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		n = fd < 0 ? 0 : read(fd, line, sizeof(line) - 1);
+		close(fd);
+		line[n > 0 ? n : 0] = 0;
+		all = n <= 0 || strstr(line, ") T ");
+	}
+	closedir(d);
+	return all;
+}
+
 /* With the daemon stopped: does the read end? It may need nobody, or else ends when the daemon goes on. */
 static bool needs_nobody(struct pgc_file *f, size_t n, off_t off, unsigned gen, ssize_t expected)
 {
@@ -48,6 +77,7 @@ static bool needs_nobody(struct pgc_file *f, size_t n, off_t off, unsigned gen, 
 	bool alone;
 
 	CHECK(kill(daemon, SIGSTOP) == 0);
+	WAIT_UNTIL(is_stopped(daemon));
 	CHECK_EQ(pthread_create(&t, NULL, read_alone, &a), 0);
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_nsec += 300000000;
@@ -451,6 +481,37 @@ SYSTEM_TEST(who_never_gives_its_slot_back_delays_the_cut_alone, .seconds = 120)
 	WAIT_UNTIL(memfd_size(&r) == PAGE);
 	close(kept);
 	CHECK_EQ(store_size(path), PAGE);
+	/* Nor does the daemon's end wait. */
+	raw_open(&r, "f", O_RDONLY);
+	__atomic_store_n(&slot[3].end, 0, __ATOMIC_SEQ_CST);
+	CHECK_EQ(raw_window(&r, 1 << 30, len, (int[]){ slots, touched }, 2), 0);
+	CHECK_EQ(pgc_ftruncate(f, 20 * PAGE), 0);
+	__atomic_store_n(&slot[3].end, UINT64_MAX, __ATOMIC_SEQ_CST);
+	CHECK_EQ(pgc_ftruncate(f, PAGE), 0);
+	CHECK_EQ(memfd_size(&r), 20 * PAGE);
+}
+
+/* As many files as would have bits that take all the memory: some are asked for as before. */
+SYSTEM_TEST(bits_take_no_more_than_their_part, .memory_max = "8M", .seconds = 120)
+{
+	struct pgc_file *f[96];
+	uint64_t before, after;
+
+	for (int i = 0; i < 96; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "f%d", i);
+		f[i] = open_file(make_file(name, 3 * PAGE, 1), O_RDWR);
+		CHECK_EQ(pgc_ftruncate(f[i], 1ll << 40), 0);
+	}
+	before = (uint64_t)json_int(CTL_JSON("memory", "--json"), "tables");
+	for (int i = 0; i < 96; i++)
+		for (int k = 0; k < OFTEN; k++)
+			expect_read(f[i], 100, 50, 1);
+	after = (uint64_t)json_int(CTL_JSON("memory", "--json"), "tables");
+	CHECK(after - before < MIB);
+	CHECK(needs_nobody(f[0], 100, 50, 1, 100));
+	CHECK(!needs_nobody(f[95], 100, 50, 1, 100));
 }
 
 SYSTEM_TESTS_MAIN("window",
@@ -469,4 +530,5 @@ SYSTEM_TESTS_MAIN("window",
 	cmocka_unit_test(a_closed_handle_leaves_nothing),
 	cmocka_unit_test(a_window_is_no_reference),
 	cmocka_unit_test(a_window_of_nonsense_is_refused),
-	cmocka_unit_test(who_never_gives_its_slot_back_delays_the_cut_alone))
+	cmocka_unit_test(who_never_gives_its_slot_back_delays_the_cut_alone),
+	cmocka_unit_test(bits_take_no_more_than_their_part))
