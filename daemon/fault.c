@@ -534,8 +534,10 @@ static int fault_step(struct fault *x)
 		return answer_reader(x, page);
 	if (page >= file_pages(f)) {
 		file_heal(f); /* past the end: the kernel raises SIGBUS when it looks again */
-		if (f->uncut > 0)
-			return wait_for_room(x); /* it does not yet */
+		if (f->uncut > 0) { /* it does not yet */
+			r = w->caps->poison && f->n_poisoned < POISON_MAX ? poison_page(s, x->addr, page, shared) : wait_for_room(x);
+			return r == -EAGAIN || r == -ESRCH || r == -EINPROGRESS ? r : 0;
+		}
 		return uffd_wake(s->uffd, x->addr, PAGE_SIZE_);
 	}
 	bit = 1ull << (page % PGC_BLOCK_PAGES);

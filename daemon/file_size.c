@@ -3,7 +3,7 @@
  * Sizes of a file, its memfd, its entry and its control page, and the counter that clients look at. See file.h.
  *
  * The memfd has the file's size, but for a moment after a cut while a client copies from what lies behind it (window.h), for whom that would be SIGBUS: then it is punched,
- * and who touches it otherwise waits.
+ * and who touches it otherwise has SIGBUS from us (poison.h).
  * Runs on the file's worker. May call window, block and util.
  */
 #include <fcntl.h>

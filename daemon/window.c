@@ -14,6 +14,8 @@
 #define BITS_SHARE   64u               /* of the budget: what the bits of one file may take */
 #define BITS_ALL     16u               /* those of all files */
 #define TOUCHED_TURN 32u               /* handles that are asked in one go */
+#define WORDS_TURN   32u               /* words of one handle that are looked at in one go, or a few more: some 50 us */
+#define WORDS_ALL    128u              /* those of all */
 
 /* --- the life page --- */
 
@@ -260,31 +262,47 @@ static uint64_t take_word(uint64_t *word)
 	return __atomic_load_n(word, __ATOMIC_RELAXED) ? __atomic_exchange_n(word, 0, __ATOMIC_ACQUIRE) : 0;
 }
 
-/* The words that `bits` name, the first of which is `index`. */
-static void touched_words(struct window_readers *r, uint64_t index, uint64_t bits)
+/* The words that `bits` name, the first of which is `index`. Returns how many. */
+static unsigned touched_words(struct window_readers *r, uint64_t index, uint64_t bits)
 {
-	for (; bits; bits &= bits - 1) {
+	unsigned n = 0;
+
+	for (; bits; bits &= bits - 1, n++) {
 		uint64_t i = index + (unsigned)__builtin_ctzll(bits), pages = i < r->blocks ? take_word(&r->touched[i]) : 0;
 		struct block *b = pages && !r->noreuse ? block_tree_find(&r->file->blocks, i) : NULL;
 
 		if (b)
 			block_touched(b, pages & ~b->ahead, POLICY_CALL);
 	}
+	return n;
+}
+
+/* What is left has its turn later. */
+static unsigned touched_some(struct window_readers *r)
+{
+	uint64_t all = PGC_TOUCHED_WORDS(r->blocks);
+	unsigned n = 0;
+
+	for (uint64_t i = 0; i < all && n < WORDS_TURN; i++) {
+		n += touched_words(r, r->next * 64, take_word(&r->touched[r->blocks + r->next]));
+		r->next = (r->next + 1) % all;
+	}
+	return n;
 }
 
 void window_touched(struct window_readers *r)
 {
-	for (uint64_t i = 0; r->slot && i < PGC_TOUCHED_WORDS(r->blocks); i++)
-		touched_words(r, i * 64, take_word(&r->touched[r->blocks + i]));
+	if (r->slot)
+		(void)touched_some(r);
 }
 
 void window_touched_all(struct worker *w)
 {
 	struct window_readers *r, *first = NULL;
 
-	for (unsigned i = 0; i < TOUCHED_TURN && (r = list_first(&w->readers, struct window_readers, by_worker)) && r != first; i++) {
+	for (unsigned i = 0, words = 0; i < TOUCHED_TURN && words < WORDS_ALL && (r = list_first(&w->readers, struct window_readers, by_worker)) && r != first; i++) {
 		first = first ? first : r;
-		window_touched(r);
+		words += touched_some(r);
 		list_remove(&r->by_worker);
 		list_append(&w->readers, &r->by_worker);
 	}

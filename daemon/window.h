@@ -21,6 +21,7 @@ struct window_readers {
 	const struct pgc_reader_slot *slot; /* NULL: none */
 	uint64_t *touched;         /* words of `blocks` blocks, and behind them the bits that say which of those are not 0 */
 	uint64_t blocks;
+	uint64_t next;             /* of these bits' words: looked at next */
 	bool noreuse;              /* what it reads proves nothing */
 };
 

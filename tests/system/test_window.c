@@ -467,6 +467,12 @@ SYSTEM_TEST(who_never_gives_its_slot_back_delays_the_cut_alone, .seconds = 120)
 	}
 	CHECK_EQ(pgc_ftruncate(f, 3 * PAGE + 10), 0);
 	CHECK_EQ(load(m + 3 * PAGE), pattern_byte(3 * PAGE, 1));
+	/* What is past the end is so for everybody else, until the file has it. */
+	CHECK_EQ(load_signal(m + 15 * PAGE, b), SIGBUS);
+	CHECK_EQ(pgc_ftruncate(f, 20 * PAGE), 0);
+	WAIT_UNTIL(load_signal(m + 15 * PAGE, b) == 0);
+	ZERO_CHECK(m + 15 * PAGE, PAGE);
+	CHECK_EQ(pgc_ftruncate(f, 3 * PAGE + 10), 0);
 	__atomic_store_n(&slot[3].end, 0, __ATOMIC_SEQ_CST);
 	WAIT_UNTIL(memfd_size(&r) == 3 * PAGE + 10);
 	CHECK_EQ(load_signal(m + 5 * PAGE, b), SIGBUS);
