@@ -19,6 +19,7 @@
 #include "daemon/saved.h"
 
 #define FILL_MAX_PAGES 256           /* 1 MiB a read */
+#define FILL_SOON_PAGES 64           /* where somebody waits or will soon: the kernel makes the pages of one read while the device is at the one before */
 #define FILLS_MAX      256           /* reads in flight of one worker; only readahead is held back by it */
 
 void (*fill_resident_hook)(struct file *f, uint64_t first, uint64_t n);
@@ -259,7 +260,7 @@ static uint64_t missing_run(struct file *f, uint64_t first, uint64_t max, const 
 	uint64_t chunk_end = align_down(first, HOST_CHUNK_SIZE / PAGE_SIZE_) + HOST_CHUNK_SIZE / PAGE_SIZE_;
 
 	*ret_domain = NULL;
-	max = MIN(MIN(max, FILL_MAX_PAGES), chunk_end - first);
+	max = MIN(max, chunk_end - first);
 	while (n < max) {
 		struct block *b = file_block(f, (first + n) / PGC_BLOCK_PAGES, who);
 		uint64_t here;
@@ -335,6 +336,7 @@ int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, co
 {
 	struct worker *w = f->worker;
 	uint64_t end = MIN(first + n, file_pages(f)), must = first + required;
+	uint64_t most = required == 0 && flags == POLICY_AHEAD ? FILL_MAX_PAGES : FILL_SOON_PAGES;
 
 	if (f->barrier.active && first + required <= f->barrier.from)
 		end = MIN(end, f->barrier.from);
@@ -354,7 +356,7 @@ int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, co
 		}
 		if (p >= must && w->fills_in_flight >= FILLS_MAX)
 			return 0;
-		run = missing_run(f, p, end - p, who, &d);
+		run = missing_run(f, p, MIN(end - p, most), who, &d);
 		if (run > 0)
 			run = charge_run(f, d, p, run, must);
 		if (run == 0)
