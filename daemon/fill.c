@@ -19,7 +19,12 @@
 #include "daemon/saved.h"
 
 #define FILL_MAX_PAGES 256           /* 1 MiB a read */
-#define FILL_SOON_PAGES 64           /* where somebody waits or will soon: the kernel makes the pages of one read while the device is at the one before */
+/*
+ * Where somebody waits, or will soon, the first reads are smaller: the kernel makes the pages of one while the device is at the one before. When there is enough
+ * to do for the device fewer and larger ones do better, above all where each takes long.
+ */
+#define FILL_SOON_PAGES 64
+#define FILLS_SOON      16u
 #define FILLS_MAX      256           /* reads in flight of one worker; only readahead is held back by it */
 
 void (*fill_resident_hook)(struct file *f, uint64_t first, uint64_t n);
@@ -336,7 +341,7 @@ int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, co
 {
 	struct worker *w = f->worker;
 	uint64_t end = MIN(first + n, file_pages(f)), must = first + required;
-	uint64_t most = required == 0 && flags == POLICY_AHEAD ? FILL_MAX_PAGES : FILL_SOON_PAGES;
+	bool soon = required > 0 || flags != POLICY_AHEAD;
 
 	if (f->barrier.active && first + required <= f->barrier.from)
 		end = MIN(end, f->barrier.from);
@@ -356,7 +361,7 @@ int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, co
 		}
 		if (p >= must && w->fills_in_flight >= FILLS_MAX)
 			return 0;
-		run = missing_run(f, p, MIN(end - p, most), who, &d);
+		run = missing_run(f, p, MIN(end - p, soon && w->fills_in_flight < FILLS_SOON ? FILL_SOON_PAGES : FILL_MAX_PAGES), who, &d);
 		if (run > 0)
 			run = charge_run(f, d, p, run, must);
 		if (run == 0)
