@@ -149,6 +149,7 @@ static void count_resident(struct block *b, uint64_t pages)
 	uint64_t n = (uint64_t)__builtin_popcountll(pages & ~b->e->resident);
 
 	b->e->resident |= pages;
+	window_show(b);
 	kill_point("block.resident_set");
 	b->file->e->resident += n;
 	b->file->worker->stats->resident += n;
@@ -178,18 +179,13 @@ void block_set_resident(struct block *b, uint64_t pages, unsigned flags)
 	uint64_t fresh = pages & ~b->e->resident;
 
 	assert((fresh & b->second) == 0);
-	count_resident(b, pages);
 	if (flags & POLICY_AHEAD)
 		b->ahead |= fresh;
-	window_show(b);
+	count_resident(b, pages);
 	block_in_policy(b, fresh, flags);
 }
 
-void block_came_back(struct block *b, uint64_t pages)
-{
-	count_resident(b, pages);
-	window_show(b);
-}
+void block_came_back(struct block *b, uint64_t pages) { count_resident(b, pages); }
 
 void block_touched(struct block *b, uint64_t pages, unsigned flags)
 {

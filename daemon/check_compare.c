@@ -112,6 +112,7 @@ uint64_t check_bits_wrong(const struct check_bits *b)
 	wrong |= b->keep & ~(b->dirty | b->writeback);
 	wrong |= (b->filling | b->second) & b->resident;
 	wrong |= b->filling & b->second;
+	wrong |= b->shown & (~b->resident | b->ahead);
 	wrong |= b->beyond & (b->resident | b->second);
 	return wrong;
 }

@@ -34,6 +34,6 @@ struct check_refs { struct range r; uint32_t refs; };
 int check_refs_compare(const struct check_map *known, size_t n_known, const struct check_refs *refs, size_t n_refs,
 		       void (*differs)(void *arg, struct range bytes, uint32_t shown, uint32_t counted), void *arg);
 
-/* Bits of a block that cannot be together; 0: none. `beyond`: bits of pages past the end of file. */
-struct check_bits { uint64_t resident, dirty, writeback, keep, filling, second, ahead, pinned, beyond; };
+/* Bits of a block that cannot be together; 0: none. `beyond`: bits of pages past the end of file; `shown`: that clients see. */
+struct check_bits { uint64_t resident, dirty, writeback, keep, filling, second, ahead, pinned, beyond, shown; };
 uint64_t check_bits_wrong(const struct check_bits *b);

@@ -36,13 +36,10 @@ static void check_block_bits(struct check *c, const struct file *f, const struct
 	struct check_bits bits = {
 		.resident = e->resident, .dirty = e->dirty, .writeback = e->writeback, .keep = e->keep, .filling = b->filling, .second = b->second,
 		.ahead = b->ahead, .pinned = b->pinned, .beyond = block_mask(b, MAX(last, first), ~0ull),
+		.shown = e->index < f->shown.blocks ? f->shown.word[e->index] : 0,
 	};
 
 	wrong = check_bits_wrong(&bits);
-	if (wrong)
-		check_differs(c, PGC_DIFFERS_BITS, f, first, first + PGC_BLOCK_PAGES, e->resident, wrong);
-	/* What may be read without a word. */
-	wrong = e->index < f->shown.blocks ? __atomic_load_n(&f->shown.word[e->index], __ATOMIC_RELAXED) & (~e->resident | b->ahead) : 0;
 	if (wrong)
 		check_differs(c, PGC_DIFFERS_BITS, f, first, first + PGC_BLOCK_PAGES, e->resident, wrong);
 	/* A write-out finds dirty blocks by their tags. */

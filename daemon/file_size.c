@@ -19,6 +19,8 @@
 
 static void set_size_fields(struct file *f, uint64_t size)
 {
+	if (size >= f->uncut)
+		f->uncut = 0;
 	f->size = size;
 	f->e->size = size;
 	kill_point("size.entry_set");
@@ -27,8 +29,6 @@ static void set_size_fields(struct file *f, uint64_t size)
 
 void file_grown(struct file *f, uint64_t size)
 {
-	if (size >= f->uncut)
-		f->uncut = 0;
 	if (size > f->size)
 		set_size_fields(f, size);
 }
@@ -71,9 +71,10 @@ static void cut_expired(struct ring_timer *t)
 
 static void cut_later(struct file *f)
 {
+	if (f->cut_timer.armed)
+		return; /* the file has grown over what was uncut, and is cut again */
 	f->timers++;
 	ring_timer_init(&f->cut_timer, cut_expired);
-	f->cut_timer.cancelled = cut_expired;
 	ring_timer_arm(&f->worker->ring, &f->cut_timer, CUT_LATER_NS);
 }
 
@@ -88,8 +89,7 @@ static int cut(struct file *f, uint64_t old_size)
 	if (fallocate(f->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)f->size,
 		      (off_t)(align_up(MAX(old_size, f->uncut), PAGE_SIZE_) - f->size)) < 0)
 		return -errno;
-	if (f->uncut == 0)
-		cut_later(f);
+	cut_later(f);
 	f->uncut = MAX(f->uncut, old_size);
 	return 0;
 }
@@ -132,7 +132,6 @@ int file_set_size(struct file *f, uint64_t size)
 		f->fill_gen++;
 	}
 	kill_point("size.blocks_dropped");
-	file_grown(f, size);
 	set_size_fields(f, size);
 	return 0;
 }

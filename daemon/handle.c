@@ -431,9 +431,8 @@ static void opened(struct store_op *op, ssize_t result)
 		h->space->unheard = true;
 		h->space->revived = attached;
 		known = attach_take_record(h->space, job->msg.attach.handle, h->uid, saved_flags(h->space, h->readable, h->writable));
-	}
-	if (job->msg.type == PGC_MSG_ATTACH)
 		(void)space_set_window(h->space, job->msg.attach.window_addr, job->msg.attach.window_len);
+	}
 	if (!known)
 		r = space_save_new(h->space, saved_flags(h->space, h->readable, h->writable), h->uid, 0);
 	if (h->space->saved)

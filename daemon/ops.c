@@ -411,7 +411,7 @@ static void punch_memory(struct file *f, uint64_t off, uint64_t end)
 	struct block *b;
 
 	f->fill_gen++;
-	file_bump_seq(f);
+	window_hide(f, from, from < to ? to - from : 0);
 	if (from > to) { /* within one page */
 		zero_part(f, off, end);
 		return;
@@ -420,7 +420,6 @@ static void punch_memory(struct file *f, uint64_t off, uint64_t end)
 	zero_part(f, to * PAGE_SIZE_, end);
 	if (from == to)
 		return;
-	window_hide(f, from, to - from);
 	if (file_punch(f, from, to - from) < 0)
 		return;
 	kill_point("fallocate.punched");

@@ -536,7 +536,7 @@ static int do_fadvise(struct request *r)
 
 	switch (m->advice) {
 	case POSIX_FADV_NORMAL:
-		s->noreuse = s->readers.noreuse = false;
+		s->noreuse = false;
 		/* fallthrough */
 	case POSIX_FADV_RANDOM:
 	case POSIX_FADV_SEQUENTIAL:
@@ -551,7 +551,7 @@ static int do_fadvise(struct request *r)
 		(void)file_drop_clean(r->file, page_up(m->off), m->len ? (m->off + m->len) / PAGE_SIZE_ : ~0ull, true);
 		return 0;
 	case POSIX_FADV_NOREUSE:
-		s->noreuse = s->readers.noreuse = true; /* of all of the file: as in Linux, the range is not looked at */
+		s->noreuse = true; /* of all of the file: as in Linux, the range is not looked at */
 		return 0;
 	default:
 		return -EINVAL;
@@ -793,8 +793,7 @@ static int begin(struct request *r, int fd)
 	switch (m->type) {
 	case PGC_MSG_CLOSE:
 		h->closing = true;
-		window_close(&h->space->readers);
-		(void)space_set_window(h->space, 0, 0);
+		space_end_window(h->space);
 		space_save_closing(h->space);
 		kill_point("close.begun");
 		fault_drain_events(h->space);
@@ -917,8 +916,7 @@ static void open_window(struct handle *h, const struct pgc_msg *msg, const int *
 
 	conn_reply_init(&reply, msg, 0);
 	if (m->len == 0) {
-		window_close(&s->readers);
-		(void)space_set_window(s, 0, 0);
+		space_end_window(s);
 		handle_reply(h, &reply, NULL, 0);
 		return;
 	}

@@ -87,7 +87,7 @@ int space_new(struct space **ret, struct file *f, int uffd)
 	list_init(&s->poisoned);
 	file_range_set_init(&s->maps);
 	readahead_set_init(&s->readahead);
-	window_readers_init(&s->readers);
+	window_readers_init(&s->readers, &s->noreuse);
 	list_append(&f->spaces, &s->by_file);
 	list_append(&f->worker->spaces, &s->by_worker);
 	s->pins = 1; /* until space_close() */
@@ -424,6 +424,7 @@ int space_set_window(struct space *s, uint64_t addr, uint64_t len)
 {
 	if (!is_aligned(addr | len, PAGE_SIZE_) || len > ADDRESS_MAX || addr > ADDRESS_MAX - len)
 		return -EINVAL;
+	remove_range(s, addr, addr + len); /* taken for a mapping by a daemon that had not heard of it */
 	s->window_start = addr;
 	s->window_end = addr + len;
 	s->changes++;
@@ -436,6 +437,12 @@ int space_set_window(struct space *s, uint64_t addr, uint64_t len)
 		s->saved->window_len = len;
 	}
 	return 0;
+}
+
+void space_end_window(struct space *s)
+{
+	window_close(&s->readers);
+	(void)space_set_window(s, 0, 0);
 }
 
 int space_advice(struct space *s, uint64_t addr)

@@ -100,8 +100,7 @@ static int grow_bits(struct file *f, uint64_t blocks)
 	void *p;
 	int r;
 
-	blocks = MIN(blocks, MIN(max, 1ull << 40));
-	bytes = bytes_of(blocks);
+	bytes = bytes_of(MIN(blocks, max));
 	if (bytes <= had || !may_charge_bits(f, (bytes - had) / PAGE_SIZE_))
 		return f->shown.blocks > 0 ? 0 : -ENOSPC;
 	r = f->shown.blocks == 0 ? make_bits(f) : 0;
@@ -153,9 +152,9 @@ void window_hide(struct file *f, uint64_t first, uint64_t n)
 
 /* --- readers --- */
 
-void window_readers_init(struct window_readers *r)
+void window_readers_init(struct window_readers *r, const bool *noreuse)
 {
-	*r = (struct window_readers){ 0 };
+	*r = (struct window_readers){ .noreuse = noreuse };
 	list_init(&r->by_file);
 	list_init(&r->by_worker);
 }
@@ -181,8 +180,6 @@ static void free_unread(struct file *f)
 
 static void end(struct window_readers *r)
 {
-	bool noreuse = r->noreuse;
-
 	list_remove(&r->by_file);
 	list_remove(&r->by_worker);
 	if (r->slot) {
@@ -192,8 +189,7 @@ static void end(struct window_readers *r)
 		munmap(r->touched, PGC_TOUCHED_SIZE(len));
 		munmap((void *)r->slot, PAGE_SIZE_);
 	}
-	window_readers_init(r);
-	r->noreuse = noreuse;
+	window_readers_init(r, r->noreuse);
 }
 
 int window_open(struct window_readers *r, struct file *f, const int fds[2], uint64_t len, int ret_fds[2], uint64_t *ret_blocks)
@@ -269,7 +265,7 @@ static unsigned touched_words(struct window_readers *r, uint64_t index, uint64_t
 
 	for (; bits; bits &= bits - 1, n++) {
 		uint64_t i = index + (unsigned)__builtin_ctzll(bits), pages = i < r->blocks ? take_word(&r->touched[i]) : 0;
-		struct block *b = pages && !r->noreuse ? block_tree_find(&r->file->blocks, i) : NULL;
+		struct block *b = pages && !*r->noreuse ? block_tree_find(&r->file->blocks, i) : NULL;
 
 		if (b)
 			block_touched(b, pages & ~b->ahead, POLICY_CALL);

@@ -22,13 +22,13 @@ struct window_readers {
 	uint64_t *touched;         /* words of `blocks` blocks, and behind them the bits that say which of those are not 0 */
 	uint64_t blocks;
 	uint64_t next;             /* of these bits' words: looked at next */
-	bool noreuse;              /* what it reads proves nothing */
+	const bool *noreuse;       /* what it reads proves nothing */
 };
 
 /* At the start, on the thread that lives as long as the daemon: the page that tells of its end. Without it nobody gets a window. */
 int window_global_init(void);
 
-void window_readers_init(struct window_readers *r);
+void window_readers_init(struct window_readers *r, const bool *noreuse);
 /*
  * A handle of the file has a window of `len` bytes, with slots and touched pages in `fds`; what it had before goes. -EINVAL: not such memfds, or such a length; -EOPNOTSUPP; -ENOSPC: the bits would
  * take too much of the budget; -ENOMEM. Descriptors for the client: ret_fds, the first of which is the caller's.

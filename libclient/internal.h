@@ -253,7 +253,7 @@ struct pgc_file {
 	int slots_fd;
 	uintptr_t window_addr;     /* of it, for ATTACH */
 	uint64_t window_len;
-	unsigned reads_asked;      /* since it was looked at last whether a window is worth it */
+	int reads_asked;           /* since it was looked at last whether a window is worth it */
 
 	/* Under lib.lock, as are changes of memfd and its identity. */
 	struct pgc_file *next, **prev; /* lib.files */

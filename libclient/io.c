@@ -21,7 +21,6 @@
 #include "libclient/internal.h"
 
 #define PIECES 64              /* of a vector, in one step */
-#define WINDOW_MAX PGC_READ_MAX /* bytes: more is copied by the kernel */
 
 /* Where we are in the caller's buffers. */
 struct cursor {
@@ -151,8 +150,7 @@ static ssize_t read_all(struct pgc_file *f, struct cursor c, size_t n, off_t off
 	while (done < n && !end) {
 		size_t piece = MIN(n - done, c.iov->iov_len - c.skip);
 		char *to = (char *)c.iov->iov_base + c.skip;
-		ssize_t k = piece > WINDOW_MAX || table_covers((uintptr_t)to, (uintptr_t)to + piece) ? -EAGAIN :
-			    window_read(f, to, piece, (uint64_t)off + done);
+		ssize_t k = table_covers((uintptr_t)to, (uintptr_t)to + piece) ? -EAGAIN : window_read(f, to, piece, (uint64_t)off + done);
 
 		end = k == 0 && piece > 0;
 		if (k == -EAGAIN) {

@@ -22,8 +22,8 @@
 
 #include "libclient/internal.h"
 
-#define READS_FIRST   16u            /* reads that ask, before a handle gets a window */
-#define READS_AGAIN   1024u          /* until it is tried again, when it could not be had */
+#define READS_FIRST   16             /* reads that ask, before a handle gets a window */
+#define READS_AGAIN   1024           /* until it is tried again, when it could not be had */
 #define LEN_MIN       (16ull << 20)
 #define LEN_ROUND     ((uint64_t)PGC_BLOCK_SIZE * (PGC_PAGE_SIZE / sizeof(uint64_t))) /* bits of whole pages */
 #define COPY          4096u          /* bytes at a time */
@@ -128,7 +128,6 @@ static int make_slots(struct pgc_file *f)
 static int prepare(struct pgc_file *f, struct window *w, const struct window *old, int *ret_touched)
 {
 	uint64_t size = __atomic_load_n(&f->control->size, __ATOMIC_ACQUIRE);
-
 	int r = make_slots(f);
 
 	if (r < 0)
@@ -224,7 +223,7 @@ static bool is_dead(const struct window *w)
 void window_asked(struct pgc_file *f)
 {
 	const struct window *w = __atomic_load_n(&f->window, __ATOMIC_ACQUIRE);
-	unsigned n = __atomic_add_fetch(&f->reads_asked, 1, __ATOMIC_RELAXED);
+	int n = __atomic_add_fetch(&f->reads_asked, 1, __ATOMIC_RELAXED);
 
 	if (n < READS_FIRST || (w && !is_dead(w) && __atomic_load_n(&f->control->size, __ATOMIC_RELAXED) <= w->len))
 		return;
@@ -351,7 +350,8 @@ ssize_t window_read(struct pgc_file *f, char *buf, uint64_t n, uint64_t off)
 	struct pgc_reader_slot *slots = __atomic_load_n(&f->slots, __ATOMIC_ACQUIRE);
 	uint64_t done = 0;
 
-	if (!slots || fork_unseen() || off > PGC_WINDOW_MAX)
+	/* What is large the kernel copies. */
+	if (!slots || fork_unseen() || n > PGC_READ_MAX || off > PGC_WINDOW_MAX)
 		return -EAGAIN;
 	while (done < n) {
 		uint64_t at = off + done, part = MIN(n - done, (uint64_t)COPY);

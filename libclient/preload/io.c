@@ -172,8 +172,7 @@ int ofd_stat(struct ofd *o, struct stat *ret)
 /* All of a read from the file's window. -EAGAIN: it has to be asked for. */
 static ssize_t quick_read(struct ofd *o, void *buf, size_t n, off_t off)
 {
-	bool long_way = n > PGC_READ_MAX || table_may_cover((uintptr_t)buf, (uintptr_t)buf + n);
-	ssize_t k = long_way ? -EAGAIN : window_read(o->file, buf, n, (uint64_t)off);
+	ssize_t k = table_may_cover((uintptr_t)buf, (uintptr_t)buf + n) ? -EAGAIN : window_read(o->file, buf, n, (uint64_t)off);
 	char c;
 
 	if (k >= 0 && (size_t)k < n && window_read(o->file, &c, 1, (uint64_t)off + (uint64_t)k) != 0)

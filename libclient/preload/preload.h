@@ -61,6 +61,7 @@ struct ofd {
 	char *path;                /* absolute, as it was opened; for messages, exec, /proc/self/fd */
 	struct ofd *next;          /* table.c: to be let go later, or free */
 	unsigned quick;            /* atomic: ofd_quick() and no ofd_quick_end() yet; each keeps it, and its file, from being freed */
+	struct ofd *ever;          /* table.c: the next of all there have ever been */
 };
 #define OFD_HIDDEN ((struct ofd *)1) /* a descriptor of the library's own */
 

@@ -40,7 +40,7 @@ static struct ofd *replace(int fd, struct ofd *o)
 }
 
 /* Under shim.lock: ofds nobody has. Their memory stays what it is, as who has read of one in the table may count on it a moment too late. */
-static struct ofd *unused;
+static struct ofd *unused, *ever;
 
 static struct ofd *ofd_alloc(void)
 {
@@ -48,10 +48,14 @@ static struct ofd *ofd_alloc(void)
 
 	pthread_mutex_lock(&shim.lock);
 	o = unused;
-	if (o)
+	if (o) {
 		unused = o->next;
+	} else if ((o = calloc(1, sizeof(*o)))) {
+		o->ever = ever;
+		ever = o;
+	}
 	pthread_mutex_unlock(&shim.lock);
-	return o ? o : calloc(1, sizeof(*o));
+	return o;
 }
 
 static void ofd_free(struct ofd *o)
@@ -67,6 +71,12 @@ static void ofd_free(struct ofd *o)
 /* Under shim.lock: references that are to be let go later. */
 static struct ofd *late;
 
+static void put_later(struct ofd *o)
+{
+	o->next = late;
+	late = o;
+}
+
 static void destroy(struct ofd *o)
 {
 	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* it is in the table no more, and then nobody counts on it */
@@ -74,8 +84,7 @@ static void destroy(struct ofd *o)
 		/* Perhaps this very thread, and this is a signal's handler. */
 		pthread_mutex_lock(&shim.lock);
 		o->refs = 1;
-		o->next = late;
-		late = o;
+		put_later(o);
 		pthread_mutex_unlock(&shim.lock);
 		return;
 	}
@@ -84,15 +93,22 @@ static void destroy(struct ofd *o)
 	ofd_free(o);
 }
 
+/* The descriptor still is what the table says: code that we do not see may have closed it. */
+static bool is_placeholder(const struct ofd *o, int fd)
+{
+	struct stat st;
+
+	return REAL(fstat)(fd, &st) == 0 && st.st_ino == o->holder_ino && st.st_dev == o->holder_dev;
+}
+
 struct ofd *ofd_quick(int fd)
 {
 	struct ofd *o = entry(fd);
-	struct stat st;
 
 	if (!o || o == OFD_HIDDEN || shim_depth > 0)
 		return NULL;
 	__atomic_add_fetch(&o->quick, 1, __ATOMIC_SEQ_CST);
-	if (entry(fd) == o && __atomic_load_n(&o->file->window, __ATOMIC_RELAXED) && REAL(fstat)(fd, &st) == 0 && st.st_ino == o->holder_ino && st.st_dev == o->holder_dev)
+	if (entry(fd) == o && __atomic_load_n(&o->file->window, __ATOMIC_RELAXED) && is_placeholder(o, fd))
 		return o;
 	ofd_quick_end(o);
 	return NULL;
@@ -118,13 +134,12 @@ void ofd_put(struct ofd *o)
 struct ofd *ofd_get(int fd)
 {
 	struct ofd *o, *gone = NULL;
-	struct stat st;
 
 	pthread_mutex_lock(&shim.lock);
 	o = entry(fd);
 	if (o == OFD_HIDDEN)
 		o = NULL;
-	if (o && (REAL(fstat)(fd, &st) < 0 || st.st_ino != o->holder_ino || st.st_dev != o->holder_dev)) {
+	if (o && !is_placeholder(o, fd)) {
 		gone = replace(fd, NULL);
 		o = NULL;
 	}
@@ -173,8 +188,7 @@ void table_hide(int fd)
 	if (old && old->refs > 1) {
 		old->refs--;
 	} else if (old) {
-		old->next = late;
-		late = old;
+		put_later(old);
 	}
 	pthread_mutex_unlock(&shim.lock);
 }
@@ -352,9 +366,8 @@ void record_locks_drop(const struct ofd *o)
 void table_forked(void)
 {
 	/* Other threads' reads are not here. */
-	for (int fd = 0; fd < FD_MAX; fd++)
-		if (entry(fd) && entry(fd) != OFD_HIDDEN)
-			entry(fd)->quick = 0;
+	for (struct ofd *o = ever; o; o = o->ever)
+		o->quick = 0;
 	/* A child has no record locks. */
 	for (struct locked *l = locked; l < locked + LOCKED_MAX; l++)
 		if (l->used)

@@ -476,6 +476,15 @@ SYSTEM_TEST(who_never_gives_its_slot_back_delays_the_cut_alone, .seconds = 120)
 	__atomic_store_n(&slot[3].end, 0, __ATOMIC_SEQ_CST);
 	WAIT_UNTIL(memfd_size(&r) == 3 * PAGE + 10);
 	CHECK_EQ(load_signal(m + 5 * PAGE, b), SIGBUS);
+	/* One that grows over what was not cut yet, and is cut again before anybody has looked: again and again. */
+	for (int i = 0; i < 200; i++) {
+		CHECK_EQ(pgc_ftruncate(f, 20 * PAGE), 0);
+		__atomic_store_n(&slot[3].end, UINT64_MAX, __ATOMIC_SEQ_CST);
+		CHECK_EQ(pgc_ftruncate(f, PAGE), 0);
+		CHECK_EQ(memfd_size(&r), 20 * PAGE);
+		__atomic_store_n(&slot[3].end, 0, __ATOMIC_SEQ_CST);
+	}
+	WAIT_UNTIL(memfd_size(&r) == PAGE);
 	/* And with its end. */
 	CHECK_EQ(pgc_ftruncate(f, 20 * PAGE), 0);
 	__atomic_store_n(&slot[3].end, UINT64_MAX, __ATOMIC_SEQ_CST);

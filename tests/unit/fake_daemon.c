@@ -325,6 +325,7 @@ static bool handle(struct client *c, struct pgc_msg *m, const int *fds, int n)
 		read_file(m);
 		break;
 	case PGC_MSG_WINDOW:
+		add(fake.windows, 1);
 		for (int i = 0; i < n; i++)
 			close(fds[i]);
 		m->status = EOPNOTSUPP;

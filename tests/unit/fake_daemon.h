@@ -45,6 +45,7 @@ struct fake {
 	int seen[PGC_MSG_RESUMED];
 	int connections;
 	int opened;                /* handles so far, CLONE as well */
+	int windows;               /* that were asked for, and refused */
 	int take_over;             /* the next write finds another daemon */
 	int no_room;               /* so many transfer areas are refused */
 	int last_handle;           /* of a SYNC: which of them */

@@ -504,6 +504,18 @@ static void a_hang_up_ends_every_waiting_request(void **state)
 	assert_int_equal(pgc_close(f), 0);
 }
 
+static void a_window_that_is_refused_is_not_asked_for_at_each_read(void **state)
+{
+	struct pgc_file *f = open_mem(O_RDONLY);
+	int before = get(fake.windows);
+	char b;
+
+	for (int i = 0; i < 200; i++)
+		assert_int_equal(pgc_pread(f, &b, 1, i), 1);
+	assert_int_equal(get(fake.windows), before + 1);
+	pgc_close(f);
+}
+
 static void a_malformed_reply_ends_the_connection(void **state)
 {
 	static const struct { int bad, result; } cases[] = {
@@ -1099,6 +1111,7 @@ int main(void)
 		T(replies_out_of_order_reach_their_callers),
 		T(no_more_requests_are_outstanding_than_allowed),
 		T(a_hang_up_ends_every_waiting_request),
+		T(a_window_that_is_refused_is_not_asked_for_at_each_read),
 		T(a_malformed_reply_ends_the_connection),
 		T(mmap_checks_its_arguments),
 		T(mappings_show_the_file),
