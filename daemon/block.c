@@ -21,6 +21,7 @@
 #include "daemon/log.h"
 #include "daemon/reclaim.h"
 #include "daemon/saved.h"
+#include "daemon/track.h"
 #include "daemon/window.h"
 #include "daemon/writeback.h"
 
@@ -526,23 +527,27 @@ uint64_t block_drop_clean(struct block *b, uint64_t among)
 {
 	struct file *f = b->file;
 	uint64_t pages = among & b->e->resident & ~b->e->dirty & ~b->e->writeback & ~b->e->keep & ~b->pinned;
-	uint64_t left = pages, second = (uint64_t)__builtin_popcountll(b->second & among);
+	uint64_t left = pages, stay, kept = 0, second = (uint64_t)__builtin_popcountll(b->second & among);
 
 	block_forget_second(b, among);
 	while (left) {
 		unsigned from = (unsigned)__builtin_ctzll(left), n = bits_run(left, from);
 
 		window_hide(f, block_first(b) + from, n);
-		if (file_punch(f, block_first(b) + from, n) < 0) {
+		if (track_punch(f, block_first(b) + from, n, &stay) < 0) {
 			window_show(b);
 			break;
 		}
 		kill_point("drop.punched");
-		block_forget(b, bits_range(from, n));
+		stay <<= from;
+		block_forget(b, bits_range(from, n) & ~stay);
 		left &= ~bits_range(from, n);
+		kept |= stay;
+		if (stay)
+			window_show(b);
 	}
 	block_maybe_free(b);
-	return (uint64_t)__builtin_popcountll(pages & ~left) + second;
+	return (uint64_t)__builtin_popcountll(pages & ~left & ~kept) + second;
 }
 
 /* --- runs over several blocks --- */

@@ -45,6 +45,8 @@ struct budget {
 	_Atomic uint64_t dirty;    /* pages dirty or in writeback */
 	_Atomic uint64_t kept;     /* of these: by pgc_keep, which no write-out makes clean */
 	_Atomic uint64_t dirty_by[CLIENT_SLOTS]; /* without those kept */
+	_Atomic uint64_t tracked;  /* pages that clients may store to without a fault, as often as they have them mapped */
+	_Atomic uint64_t tracked_by[CLIENT_SLOTS];
 	_Atomic uint64_t pinned;   /* pages pinned or locked */
 	uint64_t secret;           /* of budget_client_slot(); set before the workers start */
 	/* Settings, which may change while the daemon runs: written by the main thread. */
@@ -90,6 +92,18 @@ static inline bool budget_may_dirty(struct budget *b, uint32_t client, const str
 	dirty = dirty > kept ? dirty - kept : 0;
 	return dirty < max && own < 2 * (max - dirty) &&
 	       (!user || atomic_load_explicit(&user->dirty, memory_order_relaxed) < 15 * (max - dirty));
+}
+
+/*
+ * May this client have more pages mapped that it can store to without a fault? All of them may turn out dirty at once, so they are bounded as those are: eight times
+ * what is free of 15/16 of the memory; one alone gets eight ninths of that.
+ */
+static inline bool budget_may_track(struct budget *b, uint32_t client)
+{
+	uint64_t max = atomic_load_explicit(&b->max, memory_order_relaxed) / 16 * 15;
+	uint64_t all = atomic_load_explicit(&b->tracked, memory_order_relaxed), own = atomic_load_explicit(&b->tracked_by[client], memory_order_relaxed);
+
+	return all < max && own < 8 * (max - all);
 }
 
 /* The tenants of a new handle: slots, 0 for none. `cgroup`: its path in the memory hierarchy, "" if not known. Any thread. */

@@ -10,6 +10,7 @@
 #include "daemon/check.h"
 #include "daemon/domain.h"
 #include "daemon/policy.h"
+#include "daemon/track.h"
 
 struct content_step {
 	struct check *c;
@@ -87,6 +88,11 @@ static void compare(struct content_step *s)
 	struct block *b = block_tree_find(&s->f->blocks, s->index);
 	uint64_t differ = b ? differing(s, b) : 0, first = s->index * PGC_BLOCK_PAGES;
 
+	if (differ && track_needed(s->f)) { /* stored to, and not known to be yet */
+		(void)track_scan(s->f, first, first + PGC_BLOCK_PAGES);
+		b = block_tree_find(&s->f->blocks, s->index);
+		differ &= b ? clean_pages(b) : 0;
+	}
 	if (differ && (s->writes != s->f->write_seq || s->fills != s->f->fill_gen || s->f->barrier.active)) {
 		if (++s->tries < CHECK_TRIES) {
 			worker_retry(s->f->worker, &s->again);

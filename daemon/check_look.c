@@ -51,11 +51,15 @@ static void look_at_page(struct check_look *l, const struct check_part *p, uint6
 {
 	if (!(entry & PM_PRESENT) || !(entry & PM_FILE))
 		return;
-	if (!bit_of(l->resident, page - l->first))
+	if (!bit_of(l->resident, page - l->first)) {
 		add_found(l, p, false, page);
-	else if (p->tracked && !(entry & PM_UFFD_WP) &&
-		 (!bit_of(l->writable, page - l->first) || page < p->writable_from || page >= p->writable_to))
+	} else if (p->async) {
+		if (p->tracked && !bit_of(l->async_mapped, page - l->first))
+			add_found(l, p, true, page);
+	} else if (p->tracked && !(entry & PM_UFFD_WP) &&
+		 (!bit_of(l->writable, page - l->first) || page < p->writable_from || page >= p->writable_to)) {
 		add_found(l, p, true, page);
+	}
 }
 
 static void look_at_part(struct check_look *l, const struct check_part *p, int fd)

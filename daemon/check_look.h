@@ -19,6 +19,7 @@
 struct check_part {
 	pid_t pid;
 	bool tracked;
+	bool async;                /* without faults: it must be known to be mapped, and may be written */
 	uint64_t addr, first, n;
 	uint64_t writable_from, writable_to; /* pages that may be writable: of a tracked one */
 	void *owner;               /* the caller's */
@@ -33,6 +34,7 @@ struct check_look {
 	size_t n_parts;
 	uint64_t first;
 	uint64_t resident[CHECK_LOOK_BLOCKS], writable[CHECK_LOOK_BLOCKS]; /* pages that may be mapped, and those that may be writable */
+	uint64_t async_mapped[CHECK_LOOK_BLOCKS]; /* or mapped where stores are tracked without faults */
 
 	/* The answer. */
 	struct check_found found[CHECK_FOUND_MAX];

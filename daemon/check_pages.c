@@ -134,7 +134,7 @@ static int gather_segment(void *arg, struct range r, uint64_t off, uint64_t attr
 		return 0;
 	}
 	l->part[l->n_parts++] = (struct check_part){
-		.pid = g->space->pid, .tracked = attr & SEG_SHARED, .addr = r.start + (from - first) * PAGE_SIZE_, .first = from, .n = to - from,
+		.pid = g->space->pid, .tracked = attr & SEG_SHARED, .async = tracker_on(&g->space->tracker), .addr = r.start + (from - first) * PAGE_SIZE_, .first = from, .n = to - from,
 		.writable_from = g->space->unprotected_lo, .writable_to = g->space->unprotected_hi, .owner = g->space,
 	};
 	return 0;
@@ -154,6 +154,7 @@ static void gather(struct pages_step *s)
 
 		l->resident[i] = b ? b->e->resident : 0;
 		l->writable[i] = b ? may_be_writable(b) : 0;
+		l->async_mapped[i] = track_mapped(s->f, s->index + i);
 	}
 	list_for_each(space, &s->f->spaces, by_file)
 		if (!space->restoring && !space->gone) {
@@ -214,6 +215,8 @@ static bool still_wrong(const struct check_found *x, const struct file *f, uint6
 	/* The kernel maps in a window what is around, so also what is being read in (window.h). */
 	if (!x->writable)
 		return !b || !((b->e->resident | (space_in_window(space, x->part->addr) ? b->filling : 0)) & bit);
+	if (tracker_on(&space->tracker))
+		return !track_any(&space->tracker, page, 1);
 	return !b || !(may_be_writable(b) & bit) || page < space->unprotected_lo || page >= space->unprotected_hi;
 }
 

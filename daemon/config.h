@@ -28,6 +28,12 @@ enum retain {
 	RETAIN_MAPPED,             /* are written and freed */
 };
 
+/* How it is found out what clients store to their mappings. */
+enum write_tracking {
+	TRACKING_ASYNC,            /* without faults, where the kernel can (track.h) */
+	TRACKING_SYNC,             /* by a fault at the first store to each page */
+};
+
 /* A section [limit uid=1000] or [limit cgroup=/system.slice/x]: memory_max of all that these were the first to touch. */
 struct limit_rule {
 	char *cgroup;              /* path in the memory hierarchy, which holds for what is below it as well; NULL: a user */
@@ -84,6 +90,7 @@ struct config {
 	struct config_amount memory_min;       /* of memory_max, default 10%: pressure takes no more than down to this */
 	bool     warm_start;       /* default yes */
 	enum retain retain;        /* default lru */
+	enum write_tracking write_tracking; /* default async */
 
 	/* Sections, in the order of the files. */
 	struct limit_rule *limits;

@@ -20,7 +20,7 @@
 #include "daemon/util/util.h"
 
 _Static_assert(sizeof(unsigned) == sizeof(uint32_t) && sizeof(mode_t) == sizeof(uint32_t), "SETTING_COUNT, SETTING_MODE");
-_Static_assert(sizeof(enum policy_kind) == sizeof(unsigned) && sizeof(enum retain) == sizeof(unsigned), "SETTING_WORD");
+_Static_assert(sizeof(enum policy_kind) == sizeof(unsigned) && sizeof(enum retain) == sizeof(unsigned) && sizeof(enum write_tracking) == sizeof(unsigned), "SETTING_WORD");
 
 const struct setting config_settings[CONFIG_SETTINGS] = {
 #define S(field) .offset = offsetof(struct config, field)
@@ -57,6 +57,8 @@ const struct setting config_settings[CONFIG_SETTINGS] = {
 	  "buffer for pages that are about to be dropped; 0: none" },
 	{ "retain", SETTING_WORD, S(retain), 0, 0, "lru", NULL, "lru|mapped",
 	  "after a file's last unmap keep its pages until memory is short (lru) or drop them (mapped)", .running = true, .words = config_retain_words },
+	{ "write_tracking", SETTING_WORD, S(write_tracking), 0, 0, "async", NULL, "async|sync",
+	  "find out what is stored to mappings without faults, where the kernel can, or with", .words = config_tracking_words },
 	{ "warm_start", SETTING_BOOL, S(warm_start), 0, 1, "yes", NULL, "yes|no", "read in again what was in use when a file was last open",
 	  .running = true },
 	{ "orphan_timeout", SETTING_DURATION, S(orphan_timeout_ms), 0, 86400000, "0", "0, for ever", "TIME",

@@ -38,7 +38,7 @@ struct setting {
 	const char *const *words;
 };
 
-#define CONFIG_SETTINGS 28
+#define CONFIG_SETTINGS 29
 extern const struct setting config_settings[CONFIG_SETTINGS];
 
 /* NULL: there is none of that name. */

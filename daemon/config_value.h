@@ -18,7 +18,8 @@ int config_parse_bool(const char *s, bool *ret);
 int config_parse_percent(const char *s, unsigned *ret);
 /* Index in `words`, which end with NULL. */
 int config_parse_word(const char *s, const char *const *words);
-extern const char *const config_retain_words[]; /* as enum retain */
+extern const char *const config_retain_words[];
+extern const char *const config_tracking_words[]; /* as enum retain */
 extern const char *const config_policy_words[]; /* as enum policy_kind */
 
 /* With the largest of K, M, G, T that divides `v`. */

@@ -72,6 +72,8 @@ static void take_rows(struct conn *c, struct control_job *job)
 	control_continue(c);
 }
 
+static void answer_now(struct conn *c);
+
 static void job_reply(struct control_job *job)
 {
 	struct conn *c = job->conn;
@@ -79,6 +81,10 @@ static void job_reply(struct control_job *job)
 	int error = 0;
 
 	c->control = NULL;
+	if (job->request.type != c->request.type) {
+		answer_now(c); /* it has been looked for what is dirty: now it is told */
+		return;
+	}
 	if (job->request.type == PGC_CTL_PINS) {
 		take_rows(c, job);
 		return;
@@ -208,6 +214,23 @@ static void part_stat(struct control_part *p, const struct file *f)
 		};
 }
 
+/* On the worker. */
+static void control_looked(struct sync_dirty *s, int error)
+{
+	struct control_sync *cs = container_of(s, struct control_sync, sync);
+	struct control_part *p = cs->part;
+	struct file *f = cs->file;
+
+	if (p->request->type == PGC_CTL_STAT)
+		part_stat(p, f);
+	else
+		p->pages += f->e->dirty;
+	free(cs);
+	f->requests--;
+	file_maybe_idle(f);
+	part_done_one(p);
+}
+
 struct row_of { struct control_part *part; struct file *file; };
 
 /* On the worker. */
@@ -234,6 +257,7 @@ static int add_row(void *arg, struct range r, bool keep)
 /* On the worker. */
 static void part_file(struct control_part *p, struct file *f)
 {
+	bool look = p->request->type == PGC_CTL_SYNC && p->request->ctl_file.wait == PGC_CTL_SYNC_LOOK;
 	struct control_sync *cs;
 
 	p->files++;
@@ -243,8 +267,12 @@ static void part_file(struct control_part *p, struct file *f)
 		file_maybe_idle(f);
 		return;
 	case PGC_CTL_STAT:
-		part_stat(p, f);
-		return;
+		if (!track_needed(f)) {
+			part_stat(p, f);
+			return;
+		}
+		look = true; /* what was stored to moves its times */
+		break;
 	case PGC_CTL_PIN:
 		part_pin(p, f);
 		return;
@@ -254,7 +282,7 @@ static void part_file(struct control_part *p, struct file *f)
 	}
 	if (!f->store)
 		return; /* idle, so clean */
-	if (!p->request->ctl_file.wait) {
+	if (!look && !p->request->ctl_file.wait) {
 		writeback_background(f);
 		return;
 	}
@@ -267,7 +295,10 @@ static void part_file(struct control_part *p, struct file *f)
 	cs->file = f;
 	f->requests++;
 	p->busy++;
-	sync_dirty_all(&cs->sync, f, control_written);
+	if (look)
+		sync_look_range(&cs->sync, f, 0, file_pages(f), control_looked);
+	else
+		sync_dirty_all(&cs->sync, f, control_written);
 }
 
 /* On the worker. */
@@ -291,16 +322,16 @@ static void part_arrived(struct ring_op *op, int res, uint32_t cflags)
 	part_done_one(p);
 }
 
-static int begin_job(struct conn *c)
+static int begin_job(struct conn *c, const struct pgc_msg *request)
 {
 	struct server *s = c->server;
-	bool pins = c->request.type == PGC_CTL_PINS;
-	uint64_t dev = pins ? 0 : c->request.ctl_file.dev, ino = pins ? 0 : c->request.ctl_file.ino; /* a PIN's are in the same place */
+	bool pins = request->type == PGC_CTL_PINS;
+	uint64_t dev = pins ? 0 : request->ctl_file.dev, ino = pins ? 0 : request->ctl_file.ino; /* a PIN's are in the same place */
 	bool one = dev || ino;
 	unsigned n = one ? 1 : s->n_workers;
 	struct control_job *job;
 
-	if ((c->request.type == PGC_CTL_DROP || c->request.type == PGC_CTL_PIN) && !conn_privileged(c))
+	if ((request->type == PGC_CTL_DROP || request->type == PGC_CTL_PIN) && !conn_privileged(c))
 		return -EPERM;
 	job = calloc(1, sizeof(*job) + n * sizeof(job->part[0]));
 	if (!job)
@@ -308,7 +339,7 @@ static int begin_job(struct conn *c)
 	job->conn = c;
 	job->server = s;
 	job->n_parts = job->parts_left = n;
-	job->request = c->request;
+	job->request = *request;
 	c->control = job;
 	for (unsigned i = 0; i < n; i++) {
 		struct control_part *p = &job->part[i];
@@ -619,7 +650,7 @@ static size_t body_used(const struct pgc_msg *msg)
 		       SIZE_MAX : sizeof(msg->ctl_stat);
 	case PGC_CTL_SYNC:
 	case PGC_CTL_DROP:
-		return msg->ctl_file.wait > 1 || msg->ctl_file.pad ? SIZE_MAX : sizeof(msg->ctl_file);
+		return msg->ctl_file.wait > (msg->type == PGC_CTL_SYNC ? PGC_CTL_SYNC_LOOK : 1) || msg->ctl_file.pad ? SIZE_MAX : sizeof(msg->ctl_file);
 	case PGC_CTL_CHECK:
 		return msg->ctl_check.step < PGC_CHECK_PAGES || msg->ctl_check.step > PGC_CHECK_WORKER ||
 		       (msg->ctl_check.step != PGC_CHECK_WORKER && msg->ctl_check.worker) || msg->ctl_check.from > INT64_MAX / PAGE_SIZE_ ?
@@ -634,8 +665,37 @@ static size_t body_used(const struct pgc_msg *msg)
 	}
 }
 
+/* Without anything to wait for. */
+static void answer_now(struct conn *c)
+{
+	struct pgc_msg reply;
+	int r;
+
+	if (c->request.type == PGC_CTL_FILES || c->request.type == PGC_CTL_MAPPINGS || c->request.type == PGC_CTL_CGROUPS) {
+		c->cursor = 0;
+		control_continue(c);
+		return;
+	}
+	conn_reply_init(&reply, &c->request, 0);
+	r = answer(c, &reply);
+	reply.status = (uint32_t)-r;
+	c->request.type = 0;
+	if (conn_send(c->sock, &reply, NULL, 0) < 0)
+		conn_end(c, "it does not read its replies");
+	else
+		conn_watch(c, false);
+}
+
+/* What shows dirty pages shows those that were stored to without a fault, too. */
+static bool looks_first(const struct conn *c, uint32_t type)
+{
+	return (type == PGC_CTL_FILES || type == PGC_CTL_CGROUPS || type == PGC_CTL_STATUS || type == PGC_CTL_MEMORY) &&
+	       atomic_load_explicit(&c->server->budget.tracked, memory_order_relaxed) > 0;
+}
+
 const char *control_begin(struct conn *c, const struct pgc_msg *msg, unsigned n_fds)
 {
+	static const struct pgc_msg look = { .type = PGC_CTL_SYNC, .ctl_file.wait = PGC_CTL_SYNC_LOOK };
 	size_t used = body_used(msg);
 	struct pgc_msg reply;
 	int r;
@@ -643,31 +703,25 @@ const char *control_begin(struct conn *c, const struct pgc_msg *msg, unsigned n_
 	if (used == SIZE_MAX || n_fds || msg->status || !conn_body_is_clean(msg, used))
 		return "a malformed or unknown control request";
 	c->request = *msg;
-	conn_reply_init(&reply, msg, 0);
 	switch (msg->type) {
-	case PGC_CTL_FILES:
-	case PGC_CTL_MAPPINGS:
-	case PGC_CTL_CGROUPS:
-		c->cursor = 0;
-		control_continue(c);
-		return NULL;
 	case PGC_CTL_SYNC:
 	case PGC_CTL_DROP:
 	case PGC_CTL_STAT:
 	case PGC_CTL_PIN:
 	case PGC_CTL_PINS:
-		r = begin_job(c);
-		if (r == 0)
-			return NULL;
+		r = begin_job(c, msg);
 		break;
 	case PGC_CTL_CHECK:
 		r = control_check_begin(c);
-		if (r == 0)
-			return NULL;
 		break;
 	default:
-		r = answer(c, &reply);
+		if (!looks_first(c, msg->type) || begin_job(c, &look) < 0)
+			answer_now(c);
+		return NULL;
 	}
+	if (r == 0)
+		return NULL;
+	conn_reply_init(&reply, msg, 0);
 	reply.status = (uint32_t)-r;
 	c->request.type = 0;
 	if (conn_send(c->sock, &reply, NULL, 0) < 0)

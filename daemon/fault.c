@@ -27,6 +27,7 @@
 #include "daemon/poison.h"
 #include "daemon/reclaim.h"
 #include "daemon/space_save.h"
+#include "daemon/track.h"
 #include "daemon/vma_query.h"
 #include "daemon/writeback.h"
 
@@ -166,12 +167,58 @@ static uint64_t write_window(struct space *s, struct block *b, uint64_t page, ui
 	return max;
 }
 
+/*
+ * CONTINUE where stores are tracked without faults: what is mapped counts as such before it is. What turns out not to be does so no more, unless it did before.
+ */
+static int continue_pages(struct space *s, uint64_t addr, uint64_t page, uint64_t n, bool shared, bool protect, uint64_t *ret_mapped)
+{
+	struct track_before before;
+	uint64_t done;
+	int r;
+
+	if (!shared || !tracker_on(&s->tracker))
+		return uffd_continue(s->uffd, addr, n * PAGE_SIZE_, protect, ret_mapped);
+	*ret_mapped = 0;
+	r = track_set(&s->tracker, page, n, &before);
+	if (r < 0)
+		return r;
+	track_remapped(&s->tracker, page, n, &before);
+	kill_point("fault.tracked");
+	r = uffd_continue(s->uffd, addr, n * PAGE_SIZE_, protect, ret_mapped);
+	done = *ret_mapped / PAGE_SIZE_ + (r == -EEXIST);
+	if (done < n)
+		track_unset(&s->tracker, page + done, n - done, &before);
+	return r;
+}
+
+/* The page itself is dirty and open to stores; what comes next in a run of stores is mapped with it, and dirty when it is found so. */
+static int resolve_store_tracked(struct space *s, struct block *b, uint64_t addr, uint64_t page, uint64_t n)
+{
+	uint64_t mapped = 0, more = 0;
+	int r;
+
+	block_dirtied_by(b, &s->toucher);
+	block_set_dirty(b, 1ull << (page % PGC_BLOCK_PAGES));
+	kill_point("fault.dirty_set");
+	file_changed(s->file);
+	r = continue_pages(s, addr, page, 1, true, false, &mapped);
+	kill_point("fault.mapped");
+	if (mapped == 0)
+		return r == -EEXIST ? uffd_wake(s->uffd, addr, PAGE_SIZE_) : r; /* stores to what is mapped are let through */
+	if (n > 1)
+		(void)continue_pages(s, addr + PAGE_SIZE_, page + 1, n - 1, true, true, &more);
+	s->worker->stats->pages_mapped += (mapped + more) / PAGE_SIZE_;
+	return 0;
+}
+
 /* A store to a shared mapping: dirty first, then writable. */
 static int resolve_store(struct space *s, struct block *b, uint64_t addr, uint64_t page, uint64_t max, bool protected)
 {
 	uint64_t n = write_window(s, b, page, max), mapped = 0;
 	int r;
 
+	if (tracker_on(&s->tracker))
+		return resolve_store_tracked(s, b, addr, page, n);
 	block_dirtied_by(b, &s->toucher);
 	block_set_dirty(b, bits_range((unsigned)(page % PGC_BLOCK_PAGES), (unsigned)n));
 	kill_point("fault.dirty_set");
@@ -237,14 +284,14 @@ static int resolve_load(struct fault *x, uint64_t page, uint64_t below, uint64_t
 
 	around(x, s->file, page, below, above, &from, &to);
 	addr = x->addr - (page - from) * PAGE_SIZE_;
-	r = uffd_continue(s->uffd, addr, (to - from) * PAGE_SIZE_, shared, &mapped);
+	r = continue_pages(s, addr, from, to - from, shared, shared, &mapped);
 	kill_point("fault.load_mapped");
 	if (from + mapped / PAGE_SIZE_ <= page && r != -EAGAIN) { /* it stopped before the page itself, or the range is not one piece */
 		file_used_ahead(s->file, from, from + mapped / PAGE_SIZE_);
 		from = page;
-		r = uffd_continue(s->uffd, x->addr, (to - page) * PAGE_SIZE_, shared, &mapped);
+		r = continue_pages(s, x->addr, page, to - page, shared, shared, &mapped);
 		if (r == -ENOENT && to > page + 1)
-			r = uffd_continue(s->uffd, x->addr, PAGE_SIZE_, shared, &mapped);
+			r = continue_pages(s, x->addr, page, 1, shared, shared, &mapped);
 	}
 	s->worker->stats->pages_mapped += mapped / PAGE_SIZE_;
 	if (mapped > 0) {
@@ -429,6 +476,18 @@ static bool throttle(struct fault *x, struct block *b, uint64_t bit)
 	return true;
 }
 
+/* What is mapped where stores are tracked without faults may be stored to unseen: not while its file's store takes nothing, and not all of the memory. */
+static bool may_be_tracked(struct fault *x)
+{
+	struct space *s = x->space;
+
+	if (!file_is_stuck(s->file) && track_may_map(&s->tracker))
+		return true;
+	writeback_background(s->file); /* what could not be given up may have been stored to */
+	reclaim_wake(s->worker);
+	return false;
+}
+
 /* Reads what the plan names, as far as the mapping reaches: [lo, hi) are pages. */
 static void read_ahead(struct fault *x, struct file *f, uint64_t lo, uint64_t hi)
 {
@@ -543,7 +602,9 @@ static int fault_step(struct fault *x)
 	bit = 1ull << (page % PGC_BLOCK_PAGES);
 	if (shared && x->write && !x->error && throttle(x, block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES), bit))
 		return wait_for_room(x);
-	if (shared && x->write && w->draining)
+	if (shared && !x->error && tracker_on(&s->tracker) && !may_be_tracked(x))
+		return wait_for_room(x);
+	if (shared && (x->write || tracker_on(&s->tracker)) && w->draining)
 		return -EINPROGRESS; /* nothing may become dirty any more: it waits for the next daemon */
 	if (file_park(f, page, 1, &x->parked))
 		return -EINPROGRESS;
@@ -891,12 +952,14 @@ static int protect_space(struct space *s, uint64_t first, uint64_t n)
 static int protect_everywhere(struct file *f, uint64_t first, uint64_t n)
 {
 	struct space *s;
-	int r = f->awaited > 0 ? -EPERM : 0;
+	int r = f->awaited > 0 ? -EPERM : track_may_clean(f, first, n);
 
 	/* Draining a space's events may add a forked child at the end of the list, which has its turn too; nothing is removed. */
 	list_for_each(s, &f->spaces, by_file) {
 		int e;
 
+		if (tracker_on(&s->tracker)) /* what it has stored to has been looked for, and is protected again as far as it was found */
+			continue;
 		if (s->blind || (s->restoring && r == 0))
 			r = s->blind ? -EPERM : -EAGAIN;
 		if (s->blind || s->restoring || s->unprotected_lo >= s->unprotected_hi || first >= s->unprotected_hi ||
@@ -939,13 +1002,14 @@ int64_t fault_populate(struct space *s, uint64_t addr, uint64_t len, bool write)
 			block_dirtied_by(b, &s->toucher);
 			block_set_dirty(b, bits_range((unsigned)(page % PGC_BLOCK_PAGES), (unsigned)n));
 			file_changed(s->file);
-			space_note_unprotected(s, page, n);
+			if (!tracker_on(&s->tracker))
+				space_note_unprotected(s, page, n);
 			kill_point("populate.dirty_set");
 		}
-		r = uffd_continue(s->uffd, addr + done, n * PAGE_SIZE_, shared && !dirty, &mapped);
+		r = continue_pages(s, addr + done, page, n, shared, shared && !dirty, &mapped);
 		kill_point("populate.mapped");
 		if (mapped == 0 && (r == -EEXIST || r == -ENOENT || r == -EFAULT)) {
-			if (r == -EEXIST && dirty)
+			if (r == -EEXIST && dirty && !tracker_on(&s->tracker))
 				(void)uffd_protect(s->uffd, addr + done, PAGE_SIZE_, false, false);
 			mapped = PAGE_SIZE_; /* step over it */
 		} else if (r < 0 && mapped == 0) {

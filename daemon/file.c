@@ -29,6 +29,7 @@
 #include "daemon/proc_fd.h"
 #include "daemon/reclaim.h"
 #include "daemon/saved.h"
+#include "daemon/track.h"
 #include "daemon/window.h"
 #include "daemon/writeback.h"
 
@@ -126,8 +127,9 @@ static struct file *file_make(struct worker *w, uint32_t slot, uint64_t dev, uin
 	f->ino = ino;
 	f->slot = slot;
 	f->state = FILE_OPENING;
-	f->memfd = f->memfd_ro = f->control_fd = f->control_ro = f->shown.fd = -1;
+	f->memfd = f->memfd_ro = f->control_fd = f->control_ro = f->shown.fd = f->tracked.fd = -1;
 	list_init(&f->readers);
+	list_init(&f->trackers);
 	f->readahead_max = w->config->readahead_max;
 	w->file_of[f->slot - w->file_slots.first] = f;
 	list_init(&f->opening);
@@ -304,6 +306,7 @@ static void let_go(struct file *f)
 	if (f->control)
 		munmap(f->control, PAGE_SIZE_);
 	window_free(f);
+	track_file_free(f);
 	for (size_t i = 0; i < ELEMENTSOF(fds); i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
@@ -321,6 +324,7 @@ static void let_go(struct file *f)
 void file_free(struct file *f)
 {
 	struct worker *w = f->worker;
+	bool tracked_kept = f->tracked.kept;
 	char name[FDSTORE_NAME_MAX];
 	struct block *b;
 
@@ -339,6 +343,8 @@ void file_free(struct file *f)
 	memset(f->e, 0, sizeof(*f->e));
 	file_save_end(f);
 	file_save_no_store(f);
+	if (tracked_kept)
+		kept_remove(w, fdstore_name(name, 't', f->slot), 1, NULL, 0);
 	if (f->memory_kept)
 		kept_remove(w, fdstore_name(name, 'f', f->slot), 2, &w->file_slots, f->slot);
 	else
@@ -615,13 +621,22 @@ void file_clear_keep(struct file *f)
 	file_save_ranges(f);
 }
 
-int file_punch(struct file *f, uint64_t first, uint64_t n)
+int file_punch_only(struct file *f, uint64_t first, uint64_t n)
 {
 	if (fallocate(f->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(first * PAGE_SIZE_),
 		      (off_t)(n * PAGE_SIZE_)) < 0)
 		return -errno;
 	f->worker->stats->punched_pages += n;
 	return 0;
+}
+
+int file_punch(struct file *f, uint64_t first, uint64_t n)
+{
+	int r = file_punch_only(f, first, n);
+
+	if (r == 0)
+		track_punched(f, first, n);
+	return r;
 }
 
 int file_zero_pages(struct file *f, uint64_t first, uint64_t n)

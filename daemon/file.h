@@ -55,6 +55,10 @@ struct file {
 	/* For reads that ask nobody: window.c. */
 	struct shown { int fd; uint64_t *word, blocks; } shown; /* a word of bits a block, for the first `blocks` of them; none: 0 */
 	struct list readers;       /* struct window_readers */
+	/* For stores that no fault tells of: track.c. */
+	struct list trackers;      /* struct tracker */
+	struct tracked { int fd; bool kept; uint64_t *rows; uint32_t n_rows; } tracked; /* a row of bits each; those in use, 64 a word */
+	bool track_looking;        /* a look of the timer is under way */
 	uint64_t uncut;            /* bytes: the memfd still has this size, as somebody reads there; 0: it has the file's */
 	struct ring_timer cut_timer;
 	struct host_mapper mapper;
@@ -285,8 +289,10 @@ void file_used_ahead(struct file *f, uint64_t from, uint64_t to);
 
 /* Grows `seq` of the control page. Before pages are punched: window_hide(). */
 void file_bump_seq(struct file *f);
-/* Punches the pages out of the memfd, so out of every mapping. */
+/* Punches the pages out of the memfd, so out of every mapping, whether they were stored to or not. */
 int file_punch(struct file *f, uint64_t first, uint64_t n);
+/* The same, but nobody is told (track.h). */
+int file_punch_only(struct file *f, uint64_t first, uint64_t n);
 /* Of pages [page, end), which the memfd has: punches what is neither resident nor being filled. Returns how many. */
 uint64_t file_punch_strays(struct file *f, uint64_t page, uint64_t end);
 /* Makes pages exist as zeros. */

@@ -83,6 +83,12 @@ int file_keep(struct file *f)
 			return r;
 		f->memory_kept = true;
 	}
+	if (f->tracked.fd >= 0 && !f->tracked.kept) {
+		r = kept_add(f->worker, fdstore_name(name, 't', f->slot), (int[]){ f->tracked.fd }, 1);
+		if (r < 0)
+			return r;
+		f->tracked.kept = true;
+	}
 	kill_point("file.kept");
 	file_save(f);
 	return 0;

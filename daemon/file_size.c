@@ -13,6 +13,7 @@
 #include "daemon/kill_point.h"
 #include "daemon/log.h"
 #include "daemon/reclaim.h"
+#include "daemon/track.h"
 #include "daemon/window.h"
 
 #define CUT_LATER_NS 2000000ull        /* to look again whether somebody reads behind the end */
@@ -129,6 +130,7 @@ int file_set_size(struct file *f, uint64_t size)
 			block_maybe_free(b);
 			next = block_tree_next(&f->blocks, index + 1, false);
 		}
+		track_punched(f, first, UINT64_MAX);
 		f->fill_gen++;
 	}
 	kill_point("size.blocks_dropped");

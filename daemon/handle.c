@@ -43,7 +43,7 @@ void xfer_unref(struct xfer *x)
 
 void open_job_free(struct ring *ring, struct open_job *job)
 {
-	int *fds[] = { &job->sock, &job->uffd, &job->buffered, &job->direct, &job->memfd, &job->fourth };
+	int *fds[] = { &job->sock, &job->uffd, &job->buffered, &job->direct, &job->memfd, &job->fourth, &job->pagemap };
 
 	for (size_t i = 0; i < ELEMENTSOF(fds); i++)
 		conn_close_fd(ring, *fds[i]);
@@ -231,7 +231,8 @@ static void space_changed(struct space *s)
 
 static uint32_t saved_flags(const struct space *s, bool readable, bool writable)
 {
-	return (readable ? PGC_SAVED_READABLE : 0) | (writable ? PGC_SAVED_WRITABLE : 0) | (s->kernel_faults ? PGC_SAVED_KERNEL_FAULTS : 0);
+	return (readable ? PGC_SAVED_READABLE : 0) | (writable ? PGC_SAVED_WRITABLE : 0) | (s->kernel_faults ? PGC_SAVED_KERNEL_FAULTS : 0) |
+	       (tracker_on(&s->tracker) ? PGC_SAVED_ASYNC : 0);
 }
 
 static void child_changed(struct space *s)
@@ -356,6 +357,15 @@ int handle_make(struct open_job *job, struct handle **ret)
 		free(h);
 		return r;
 	}
+	if (job->async) {
+		r = space_track(h->space, &job->pagemap, job->dead, job->track_row);
+		if (r < 0) {
+			h->space->uffd = -1; /* the job's */
+			space_close(h->space);
+			free(h);
+			return r;
+		}
+	}
 	job->uffd = -1;
 	twin_knows(h->space->uffd);
 	h->worker = w;
@@ -435,8 +445,10 @@ static void opened(struct store_op *op, ssize_t result)
 	}
 	if (!known)
 		r = space_save_new(h->space, saved_flags(h->space, h->readable, h->writable), h->uid, 0);
-	if (h->space->saved)
+	if (h->space->saved) {
 		h->errseq = h->space->saved->errseq;
+		h->space->saved->track_row = h->space->tracker.row;
+	}
 	if (r < 0)
 		refuse_opened(job, r);
 	else
@@ -453,7 +465,8 @@ void handle_answer_open(struct handle *h, const struct pgc_msg *request)
 	reply.open_reply = (struct pgc_open_reply){
 		.file_dev = f->dev, .file_ino = f->ino, .size = f->size, .file = f->slot, .handle = h->space->id,
 		.orphan_timeout_ms = h->worker->config->orphan_timeout_ms,
-		.flags = (h->worker->caps->fork_events ? PGC_HANDLE_FORK_EVENTS : 0) |
+		.flags = (h->worker->caps->fork_events && !tracker_on(&h->space->tracker) ? PGC_HANDLE_FORK_EVENTS : 0) |
+			 (tracker_on(&h->space->tracker) ? PGC_HANDLE_ASYNC : 0) |
 			 (h->space->kernel_faults ? PGC_HANDLE_KERNEL_FAULTS : 0),
 	};
 	handle_reply(h, &reply, fds, h->readable && request->type == PGC_MSG_OPEN ? 2 : 1);
@@ -651,9 +664,14 @@ void handle_open_on(struct open_job *job, struct file *f, bool dead)
 		revive_file(f);
 	if (r == 0 && job->msg.type == PGC_MSG_ATTACH) {
 		/* A forked child's is new. */
-		r = uffd_accept(job->uffd, w->caps) == 0 || uffd_is_readable(job->uffd, w->caps) ? 0 : -EINVAL;
+		/* The bits that told what was mapped went with that daemon. */
+		job->async = job->readable && job->writable && uffd_is_async(job->uffd);
+		job->dead = true;
+		job->track_row = UINT32_MAX;
+		r = uffd_accept(job->uffd, w->caps, false) == 0 || uffd_is_readable(job->uffd, w->caps) ? 0 : -EINVAL;
 	} else if (r == 0) {
-		r = uffd_accept(job->uffd, w->caps);
+		job->async = job->readable && job->writable && job->pagemap >= 0 && w->caps->wp_async && w->config->write_tracking == TRACKING_ASYNC;
+		r = uffd_accept(job->uffd, w->caps, job->async);
 		if (r < 0)
 			log_at(LOG_LEVEL_WARNING, f->e->name, job->pid,
 			       "open refused: the userfaultfd is none, or blocking, or configured already: %s", strerror(-r));

@@ -39,6 +39,10 @@ struct open_job {
 	enum retain retain;
 	bool warm_start;
 	uint64_t readahead_max;
+	/* Tracking without faults (track.h). */
+	int pagemap;               /* its process's; -1: none */
+	bool async, dead;          /* its userfaultfd tracks so; of a daemon that is gone, with this row of bits, UINT32_MAX: there is none */
+	uint32_t track_row;
 
 	struct list link;          /* file->opening, or worker->attach_jobs */
 	uint64_t parked_since;     /* attach.c */

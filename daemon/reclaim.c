@@ -17,6 +17,7 @@
 #include "daemon/domain.h"
 #include "daemon/file.h"
 #include "daemon/kill_point.h"
+#include "daemon/track.h"
 #include "daemon/window.h"
 #include "daemon/writeback.h"
 
@@ -99,33 +100,40 @@ static bool copy_out(struct file *f, struct giving *g, unsigned from, unsigned t
 	return false;
 }
 
+/* It could not be punched, or has just been stored to: it stays, in main memory, and unknown to the policy until the walk is over. */
+static void stays(struct giving *g, const struct item *x, bool copied)
+{
+	if (copied)
+		domain_put_slot(g->w, g->d, x->slot);
+	window_show(x->b);
+	g->failed[g->n_failed++] = file_key(x->b->file, block_first(x->b) + x->bit);
+	g->dirty |= x->b->e->dirty & 1ull << x->bit;
+}
+
 /* Items [from, to) are neighbours in one file, all dropped or all demoted. */
 static void give_run(struct giving *g, unsigned from, unsigned to)
 {
 	struct block *first = g->item[from].b;
 	struct file *f = first->file;
 	bool demote = g->item[from].slot != POLICY_NO_SLOT;
-	uint64_t page = block_first(first) + g->item[from].bit, n = to - from;
+	uint64_t page = block_first(first) + g->item[from].bit, stay;
+	unsigned n = to - from;
 	bool copied = demote && copy_out(f, g, from, to);
 
 	kill_point("reclaim.copied");
 	window_hide(f, page, n);
 	kill_point("reclaim.punching");
-	if (file_punch(f, page, n) < 0) {
-		/* They stay, in main memory, and unknown to the policy until the walk is over. */
-		for (unsigned i = from; i < to; i++) {
-			if (copied)
-				domain_put_slot(g->w, g->d, g->item[i].slot);
-			window_show(g->item[i].b);
-			g->failed[g->n_failed++] = file_key(f, block_first(g->item[i].b) + g->item[i].bit);
-		}
-		return;
-	}
+	if (track_punch(f, page, n, &stay) < 0)
+		stay = bits_range(0, n);
 	kill_point("reclaim.punched");
 	for (unsigned i = from; i < to; i++) {
 		struct block *b = g->item[i].b;
 		uint64_t bit = 1ull << g->item[i].bit;
 
+		if (stay & 1ull << (i - from)) {
+			stays(g, &g->item[i], copied);
+			continue;
+		}
 		note_unused(b, bit);
 		block_give_up(b, bit);
 		if (copied)
@@ -135,6 +143,7 @@ static void give_run(struct giving *g, unsigned from, unsigned to)
 		if (i + 1 == to || g->item[i + 1].b != b)
 			block_maybe_free(b);
 	}
+	n -= (unsigned)__builtin_popcountll(stay);
 	g->w->stats->reclaimed += n;
 	kill_point("reclaim.given_up");
 	if (copied)

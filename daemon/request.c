@@ -383,6 +383,8 @@ static void sync_written(struct sync_dirty *s, int error)
 	sync_store(r, error);
 }
 
+static void looked(struct sync_dirty *s, int error) { request_end(container_of(s, struct request, sync), error); }
+
 #define ASYNC_MAX 16u                /* of one file at once; with more, one write-out of all does as well */
 
 static void async_written(struct sync_dirty *s, int error)
@@ -503,6 +505,14 @@ static void stat_done(struct store_op *op, ssize_t result)
 		memset(&r->reply.stat_reply, 0, sizeof(r->reply.stat_reply));
 	request_end(r, (int)result);
 }
+
+static void start_stat(struct request *r)
+{
+	r->store_op.done = stat_done;
+	r->file->store->ops->stat(r->file->store, &r->store_op, &r->stat);
+}
+
+static void looked_for_stat(struct sync_dirty *s, int error) { start_stat(container_of(s, struct request, sync)); }
 
 static void seek_done(struct seek *k, int error)
 {
@@ -740,7 +750,7 @@ static const char *check(const struct handle *h, const struct pgc_msg *m, unsign
 		break;
 	case PGC_MSG_SYNC:
 		used = BODY(pgc_sync);
-		ok = (m->sync.flags & ~(PGC_SYNC_DATA | PGC_SYNC_ASYNC | PGC_SYNC_WRITE)) == 0 && m->sync.pad == 0 && range_fits(m->sync.off, m->sync.len);
+		ok = (m->sync.flags & ~(PGC_SYNC_DATA | PGC_SYNC_ASYNC | PGC_SYNC_WRITE | PGC_SYNC_LOOK)) == 0 && m->sync.pad == 0 && range_fits(m->sync.off, m->sync.len);
 		break;
 	case PGC_MSG_TRUNCATE:
 		used = BODY(pgc_truncate);
@@ -845,7 +855,10 @@ static int begin(struct request *r, int fd)
 		if (m->sync.flags & PGC_SYNC_ASYNC)
 			return start_async(r);
 		sync_range(r, &from, &to);
-		sync_dirty_range(&r->sync, f, from, to, sync_written);
+		if (m->sync.flags & PGC_SYNC_LOOK)
+			sync_look_range(&r->sync, f, from, to, looked);
+		else
+			sync_dirty_range(&r->sync, f, from, to, sync_written);
 		return 1;
 	case PGC_MSG_TRUNCATE:
 		if (!h->writable)
@@ -866,8 +879,10 @@ static int begin(struct request *r, int fd)
 		ops_queue(f, &r->file_op);
 		return 1;
 	case PGC_MSG_STAT:
-		r->store_op.done = stat_done;
-		f->store->ops->stat(f->store, &r->store_op, &r->stat);
+		if (track_needed(f)) /* what was stored to moves its times */
+			sync_look_range(&r->sync, f, 0, file_pages(f), looked_for_stat);
+		else
+			start_stat(r);
 		return 1;
 	case PGC_MSG_SEEK:
 		seek_start(&r->seek, f, m->seek.off, (int)m->seek.whence, seek_done);

@@ -37,6 +37,7 @@
 #include "daemon/revive.h"
 #include "daemon/saved.h"
 #include "daemon/space_save.h"
+#include "daemon/track.h"
 #include "daemon/twin.h"
 #include "daemon/uffd.h"
 
@@ -80,6 +81,21 @@ static void take_memory(uint32_t slot, int *ret_memfd, int *ret_control)
 		else
 			close(fd);
 	}
+}
+
+/* The bits of who tracks stores without faults. */
+static void take_tracked(struct file *f)
+{
+	char name[FDSTORE_NAME_MAX];
+	unsigned at = 0;
+	int fd = take_passed(fdstore_name(name, 't', f->slot), &at);
+
+	if (fd >= 0 && fd_is(fd, "/memfd:pagecached-tracked")) {
+		f->tracked.fd = take_fd(&fd);
+		f->tracked.kept = true;
+	}
+	cleanup_close(&fd);
+	track_put_back(f);
 }
 
 /* Descriptors of the store; those without O_DIRECT first. How many. */
@@ -231,6 +247,7 @@ static void restore_file(struct worker *w, uint32_t slot)
 		return;
 	}
 	f->distrusted = !sound;
+	take_tracked(f);
 	n = take_store(w, slot, fds);
 	r = revive_store(f, fds, n);
 	if (r < 0) {
@@ -404,7 +421,8 @@ static int restore_client(struct worker *w, uint32_t slot, struct file *f)
 		.start_time = r->start_time, .uid = r->uid, .user = c->user,
 		.readable = r->flags & PGC_SAVED_READABLE, .writable = r->flags & PGC_SAVED_WRITABLE,
 		.kernel_faults = r->flags & PGC_SAVED_KERNEL_FAULTS, .cgroup_slot = c->cgroup_slot, .cgroup = c->cgroup,
-		.tenant = { c->tenant[0], c->tenant[1] },
+		.tenant = { c->tenant[0], c->tenant[1] }, .pagemap = -1, .async = r->flags & PGC_SAVED_ASYNC, .dead = true,
+		.track_row = f->tracked.fd >= 0 ? r->track_row : UINT32_MAX,
 	};
 	char name[FDSTORE_NAME_MAX];
 	unsigned at = 0;
@@ -440,6 +458,7 @@ static int restore_client(struct worker *w, uint32_t slot, struct file *f)
 	h->closing = r->flags & PGC_SAVED_CLOSING;
 	h->space->last_addr = r->last_addr;
 	space_save_adopt(h->space, slot);
+	h->space->saved->track_row = h->space->tracker.row;
 	h->space->revived = send_resumed;
 	revive_space(h->space);
 	return 0;
@@ -651,7 +670,7 @@ static void restore_worker(struct task *t)
 	for (uint32_t i = 0; i < w->handle_slots.count; i++)
 		if (handle_used(w, w->handle_slots.first + i))
 			restore_handle(w, w->handle_slots.first + i);
-	drop_passed(w, "fs", &w->file_slots);
+	drop_passed(w, "fst", &w->file_slots);
 	drop_passed(w, "hc", &w->handle_slots);
 	kill_point("restore.rest_dropped");
 	list_for_each_safe(s, next_space, &w->spaces, by_worker)

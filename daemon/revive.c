@@ -27,6 +27,7 @@
 #include "daemon/poison.h"
 #include "daemon/saved.h"
 #include "daemon/space_save.h"
+#include "daemon/track.h"
 #include "daemon/vma_query.h"
 #include "daemon/writeback.h"
 
@@ -96,6 +97,7 @@ void revive_forget_file(struct worker *w, uint32_t slot, const char *why)
 	kill_point("restore.record_cleared");
 	saved_clear(e);
 	kept_remove(w, fdstore_name(name, 's', slot), 0, NULL, 0);
+	kept_remove(w, fdstore_name(name, 't', slot), 0, NULL, 0);
 	kept_remove(w, fdstore_name(name, 'f', slot), 0, &w->file_slots, slot);
 }
 
@@ -163,7 +165,7 @@ void revive_block(struct worker *w, uint32_t slot, struct revive_run *run)
 		return;
 	}
 	resident = e->resident & bits_range(0, (unsigned)MIN(page_up(f->size) - e->index * PGC_BLOCK_PAGES, PGC_BLOCK_PAGES));
-	dirty = (e->dirty | e->writeback | (being_written(f, e->index) & e->resident)) & resident;
+	dirty = (e->dirty | e->writeback | ((being_written(f, e->index) | track_was_busy(f, e->index)) & e->resident)) & resident;
 	if (e->writeback)
 		file_hold_writes(f, true);
 	present = f->exact ? ~0ull : present_pages(run, f, e->index);
@@ -197,6 +199,7 @@ static void punch_the_rest(struct file *f)
 	kill_point("restore.rest_punched");
 	crash_order();
 	f->saved->filling = 0;
+	f->saved->scan_from = f->saved->scan_to = f->saved->drop_n = 0;
 }
 
 /* --- changes that were under way --- */
@@ -277,6 +280,8 @@ static void redo_op(struct file *f)
 void revive_space(struct space *s)
 {
 	s->restoring = true;
+	s->tracker.known = false;
+	s->tracker.waits = true;
 	s->unprotected_lo = 0;
 	s->unprotected_hi = 1ull << 52;
 }
@@ -287,7 +292,8 @@ static void space_restored(struct space *s)
 {
 	struct pgc_saved_file *saved = s->file->saved;
 
-	s->restoring = false;
+	s->restoring = s->tracker.waits = false;
+	s->tracker.known = !s->blind;
 	for (unsigned i = 0; i < MIN(saved->n_poisoned, (unsigned)PGC_SAVED_POISONED); i++)
 		poison_restore(s, saved->poisoned[i]);
 	kill_point("restore.mapped");
@@ -369,11 +375,13 @@ static int learn_mappings(struct space *s, const struct vma_query *q)
 	return r;
 }
 
-static void mappings_answered(struct space *s, const struct vma_query *q, int error)
+static void mappings_answered(struct space *s, struct vma_query *q, int error)
 {
 	bool changed;
 
 	fault_drain_events(s);
+	if (tracker_on(&s->tracker) && s->tracker.pagemap < 0)
+		s->tracker.pagemap = take_fd(&q->pagemap);
 	changed = q->changes != changes_of(s);
 	if (changed && (s->pid != 0 || q->pid == 0) && ++s->ask_tries < ASK_TRIES) {
 		revive_ask(s);
@@ -410,6 +418,7 @@ static void mappings_known(struct vma_query *q, int error)
 	s->asking = false;
 	if (!s->closed && s->restoring)
 		mappings_answered(s, q, error);
+	cleanup_close(&q->pagemap);
 	free(q->segs);
 	free(q);
 	space_unpin(s);
@@ -426,7 +435,7 @@ void revive_ask(struct space *s)
 	fault_drain_events(s);
 	if (q)
 		*q = (struct vma_query){
-			.pid = pid, .all = true, .list = true, .dev = f->memfd_dev, .ino = f->memfd_ino, .changes = changes_of(s), .owner = s,
+			.pid = pid, .all = true, .list = true, .want_pagemap = tracker_on(&s->tracker), .dev = f->memfd_dev, .ino = f->memfd_ino, .changes = changes_of(s), .owner = s,
 			.done = mappings_known,
 		};
 	if (!q || vma_query_start(q, &s->worker->ring) < 0) {

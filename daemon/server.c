@@ -25,6 +25,7 @@
 #include "daemon/log.h"
 #include "daemon/fdstore.h"
 #include "daemon/memory.h"
+#include "daemon/pagemap.h"
 #include "daemon/proc_fd.h"
 #include "daemon/process.h"
 #include "daemon/saved.h"
@@ -176,6 +177,7 @@ static void conn_free(struct conn *c)
 	free(c->rows);
 	if (c->job)
 		open_job_free(&s->ring, c->job);
+	cleanup_close(&c->pagemap);
 	if (c->sock >= 0)
 		close(c->sock);
 	list_remove(&c->link);
@@ -217,7 +219,7 @@ static bool may_have_device(const struct conn *c)
 	return uffd_device_is_for(s->caps.device, c->uid, c->gid, groups, size / sizeof(*groups));
 }
 
-static const char *hello(struct conn *c, const struct pgc_msg *msg, unsigned n_fds)
+static const char *hello(struct conn *c, const struct pgc_msg *msg, int *fds_in, unsigned n_fds)
 {
 	const struct pgc_hello *h = &msg->hello;
 	struct server *s = c->server;
@@ -225,7 +227,7 @@ static const char *hello(struct conn *c, const struct pgc_msg *msg, unsigned n_f
 	int fds[1] = { s->caps.device };
 	bool give;
 
-	if (n_fds != 0 || !conn_body_is_clean(msg, sizeof(*h)) || h->pad || msg->status)
+	if (n_fds != !!(h->features & PGC_FEATURE_PAGEMAP) || !conn_body_is_clean(msg, sizeof(*h)) || h->pad || msg->status)
 		return "a malformed HELLO";
 	if (h->magic != PGC_WIRE_MAGIC)
 		return "a HELLO that is not ours";
@@ -237,6 +239,9 @@ static const char *hello(struct conn *c, const struct pgc_msg *msg, unsigned n_f
 		return "a HELLO with an unknown role";
 	give = h->role == PGC_ROLE_CLIENT && (h->features & PGC_FEATURE_KERNEL_FAULTS) && may_have_device(c);
 	c->role = h->role;
+	/* Another proc(5) than ours, as in a container: then stores are tracked with faults. */
+	if (n_fds > 0 && h->role == PGC_ROLE_CLIENT && pagemap_is_one(fds_in[0]))
+		c->pagemap = take_fd(&fds_in[0]);
 	kill_point("hello.done");
 	c->features = give ? PGC_FEATURE_KERNEL_FAULTS : 0;
 	conn_reply_init(&reply, msg, 0);
@@ -655,6 +660,7 @@ static const char *begin_handle(struct conn *c, const struct pgc_msg *msg, int *
 	job->msg = *msg;
 	job->op.done = open_posted;
 	job->sock = job->memfd = -1;
+	job->pagemap = take_fd(&c->pagemap);
 	job->uffd = take_fd(&fds[0]);
 	uffd_set_seen(job->uffd);
 	job->buffered = take_fd(&fds[1]);
@@ -702,7 +708,7 @@ static void conn_message(struct conn *c)
 		return;
 	}
 	if (c->role == 0) {
-		reason = msg.type == PGC_MSG_HELLO ? hello(c, &msg, n_fds) : "a message before HELLO";
+		reason = msg.type == PGC_MSG_HELLO ? hello(c, &msg, fds, n_fds) : "a message before HELLO";
 		if (!reason)
 			conn_watch(c, false);
 	} else if (c->role == PGC_ROLE_CONTROL) {
@@ -759,7 +765,7 @@ static void add_conn(struct server *s, int sock)
 		close(sock);
 		return;
 	}
-	*c = (struct conn){ .server = s, .sock = sock, .pid = cred.pid, .uid = cred.uid, .gid = cred.gid, .since = now_ns() };
+	*c = (struct conn){ .server = s, .sock = sock, .pagemap = -1, .pid = cred.pid, .uid = cred.uid, .gid = cred.gid, .since = now_ns() };
 	u->conns++;
 	kill_point("connection.accepted");
 	s->n_conns++;

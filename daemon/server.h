@@ -44,6 +44,7 @@ struct conn {
 	gid_t gid;
 	uint32_t role;             /* 0 before HELLO */
 	uint64_t features;
+	int pagemap;               /* pagemap.h: of its process; -1: none */
 	uint64_t since;            /* ns */
 	struct ring_op op;         /* poll, statx: one at a time */
 	struct open_job *job;      /* OPEN on its way */

@@ -88,6 +88,7 @@ int space_new(struct space **ret, struct file *f, int uffd)
 	file_range_set_init(&s->maps);
 	readahead_set_init(&s->readahead);
 	window_readers_init(&s->readers, &s->noreuse);
+	tracker_init(&s->tracker);
 	list_append(&f->spaces, &s->by_file);
 	list_append(&f->worker->spaces, &s->by_worker);
 	s->pins = 1; /* until space_close() */
@@ -108,6 +109,41 @@ void space_unpin(struct space *s)
 	assert(s->closed && list_empty(&s->faults));
 	s->worker->live--;
 	free(s);
+}
+
+/* --- tracking without faults --- */
+
+struct pieces { uint64_t from, to; track_piece fn; void *arg; };
+
+static int shared_piece(void *arg, struct range r, uint64_t off, uint64_t attr)
+{
+	const struct pieces *p = arg;
+	uint64_t first = off / PAGE_SIZE_, from = MAX(first, p->from), to = MIN(first + (r.end - r.start) / PAGE_SIZE_, p->to);
+
+	if ((attr & SEG_SHARED) && from < to)
+		p->fn(p->arg, r.start + (from - first) * PAGE_SIZE_, from, to - from);
+	return 0;
+}
+
+static void pieces(struct tracker *t, uint64_t from, uint64_t to, track_piece fn, void *arg)
+{
+	struct pieces p = { from, to, fn, arg };
+
+	(void)file_range_set_walk(&container_of(t, struct space, tracker)->maps, (struct range){ 0, ~0ull }, shared_piece, &p);
+}
+
+int space_track(struct space *s, int *pagemap, bool dead, uint32_t row)
+{
+	int r = dead ? track_adopt(&s->tracker, s->file, &s->toucher, s->uffd, row) : track_begin(&s->tracker, s->file, &s->toucher, s->uffd, *pagemap);
+
+	if (r < 0) {
+		if (tracker_on(&s->tracker))
+			track_end(&s->tracker);
+		return r;
+	}
+	s->tracker.pieces = pieces;
+	s->tracker.pagemap = take_fd(pagemap);
+	return 0;
 }
 
 /* --- references --- */
@@ -155,9 +191,23 @@ static void count_segments(struct space *s, size_t before)
 		writeback_background(f);
 }
 
+#define GONE_MAX 8u
+
+/* What goes of shared mappings: ranges of the file, the last of which may cover more. */
+struct gone { struct space *s; struct range r[GONE_MAX]; unsigned n; };
+
 static int unref_segment(void *arg, struct range r, uint64_t off, uint64_t attr)
 {
-	unref_range(arg, (struct range){ off, off + (r.end - r.start) });
+	struct gone *g = arg;
+	struct range part = { off, off + (r.end - r.start) };
+
+	unref_range(g->s, part);
+	if (!(attr & SEG_SHARED))
+		return 0;
+	if (g->n == GONE_MAX)
+		g->r[g->n - 1] = (struct range){ MIN(g->r[g->n - 1].start, part.start), MAX(g->r[g->n - 1].end, part.end) };
+	else
+		g->r[g->n++] = part;
 	return 0;
 }
 
@@ -174,7 +224,14 @@ static void forget_poisoned(struct space *s, uint64_t start, uint64_t end)
 		}
 }
 
-static void remove_range(struct space *s, uint64_t start, uint64_t end)
+static void tell_tracker(const struct gone *g)
+{
+	for (unsigned i = 0; i < g->n; i++)
+		track_unmapped(&g->s->tracker, g->r[i].start / PAGE_SIZE_, page_up(g->r[i].end));
+}
+
+/* *g is what goes of shared mappings; the tracker is the caller's to tell. */
+static void take_range(struct space *s, uint64_t start, uint64_t end, struct gone *g)
 {
 	struct range r = { start, end };
 	size_t before = s->maps.map.n;
@@ -186,11 +243,19 @@ static void remove_range(struct space *s, uint64_t start, uint64_t end)
 		log_at(LOG_LEVEL_ERROR, s->file->e->name, s->pid, "out of memory: a mapping that is gone stays in the table");
 		return;
 	}
-	file_range_set_walk(&s->maps, r, unref_segment, s);
+	file_range_set_walk(&s->maps, r, unref_segment, g);
 	kill_point("unmap.unreferenced");
 	(void)file_range_set_remove(&s->maps, r);
 	forget_poisoned(s, start, end);
 	count_segments(s, before);
+}
+
+static void remove_range(struct space *s, uint64_t start, uint64_t end)
+{
+	struct gone g = { .s = s };
+
+	take_range(s, start, end, &g);
+	tell_tracker(&g);
 }
 
 /* --- what the client and the kernel say --- */
@@ -310,6 +375,7 @@ void space_remapped(struct space *s, uint64_t from, uint64_t to, uint64_t len)
 	if (file_range_set_move(&s->maps, from, len, to) < 0) {
 		log_at(LOG_LEVEL_ERROR, s->file->e->name, s->pid, "out of memory: a moved mapping is lost, its pages stay dirty");
 		s->blind = true; /* what is writable there is not known until it is touched */
+		s->tracker.known = false;
 		remove_range(s, from, from + len);
 		return;
 	}
@@ -489,13 +555,18 @@ int space_advise(struct space *s, uint64_t addr, uint64_t len, int advice)
 
 int space_learn(struct space *s, uint64_t start, uint64_t end, uint64_t off, bool shared)
 {
+	struct gone g = { .s = s };
+	int r;
+
 	for (unsigned i = 0; i < s->n_expect;)
 		if (s->expect[i].start < end && s->expect[i].end > start)
 			expect_remove(s, i); /* it is mapped: that event has come, or never will */
 		else
 			i++;
-	remove_range(s, start, end);
-	return map_segment(s, start, end - start, off, shared ? SEG_SHARED : 0);
+	take_range(s, start, end, &g);
+	r = map_segment(s, start, end - start, off, shared ? SEG_SHARED : 0);
+	tell_tracker(&g); /* what is mapped as before may be stored to as before */
+	return r;
 }
 
 int space_guess(struct space *s, uint64_t addr)
@@ -532,6 +603,7 @@ void space_close(struct space *s)
 	s->closed = true;
 	window_close(&s->readers);
 	remove_range(s, 0, ADDRESS_MAX);
+	track_end(&s->tracker);
 	forget_poisoned(s, 0, ~0ull);
 	file_range_set_free(&s->maps);
 	list_remove(&s->by_file);
@@ -542,8 +614,10 @@ void space_close(struct space *s)
 	list_remove(&s->keeping.link);
 	list_remove(&s->asking_again.link);
 	space_save_end(s);
-	twin_forget(s->uffd);
-	close(s->uffd);
+	if (s->uffd >= 0) {
+		twin_forget(s->uffd);
+		close(s->uffd);
+	}
 	s->uffd = -1;
 	kill_point("space.closed");
 	f->n_handles--;

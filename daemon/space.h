@@ -14,6 +14,7 @@
 #include "daemon/fill.h"
 #include "daemon/file_range_set.h"
 #include "daemon/readahead.h"
+#include "daemon/track.h"
 #include "daemon/twin.h"
 #include "daemon/window.h"
 
@@ -71,7 +72,8 @@ struct space {
 	uint64_t stalled_since;    /* ns: nothing can be answered, as an event is not finished; 0: it can */
 	struct file_range_set maps; /* addresses -> file offset */
 
-	/* Pages (of the file) that may be mapped writable here: a superset. Empty: lo == hi. */
+	struct tracker tracker;    /* on: stores are tracked without faults */
+	/* Else pages (of the file) that may be mapped writable here: a superset. Empty: lo == hi. */
 	uint64_t unprotected_lo, unprotected_hi;
 
 	struct space_expect expect[SPACE_EXPECT_MAX];
@@ -134,6 +136,11 @@ int space_may_read(const struct space *s, int most);
  * this returns.
  */
 int space_read(struct space *s, struct uffd_msg *ret, int most);
+/*
+ * Its userfaultfd tracks stores without faults: begins with that, or (`dead`) goes on, with the bits of `row`. Takes *pagemap (-1: it comes later). -errno: it cannot be, and
+ * nothing was changed.
+ */
+int space_track(struct space *s, int *pagemap, bool dead, uint32_t row);
 /* The same mappings in a forked child's space. */
 int space_copy(struct space *child, struct space *parent);
 /* The slot of its record; UINT32_MAX: it has none. */

@@ -23,7 +23,7 @@ int space_save_new(struct space *s, uint32_t flags, uid_t uid, uint64_t parent)
 	s->saved = record(s, s->saved_slot);
 	*s->saved = (struct pgc_saved_handle){
 		.id = s->id, .parent = parent, .pid = s->pid, .start_time = s->start_time, .uid = uid, .flags = flags, .errseq = s->file->errseq,
-		.window_addr = s->window_start, .window_len = s->window_end - s->window_start,
+		.track_row = s->tracker.row, .window_addr = s->window_start, .window_len = s->window_end - s->window_start,
 	};
 	return 0;
 }

@@ -20,6 +20,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "daemon/pagemap.h"
 #include "daemon/proc_fd.h"
 #include "daemon/util/util.h"
 
@@ -73,6 +74,7 @@ int uffd_probe(struct uffd_caps *ret, bool kernel_faults, const char **ret_lacki
 			return -EOPNOTSUPP;
 		}
 	caps.poison = features & UFFD_FEATURE_POISON;
+	caps.wp_async = (features & UFFD_FEATURE_WP_ASYNC) && pagemap_probe();
 	caps.features = UFFD_REQUIRED | (features & UFFD_FEATURE_THREAD_ID) | (caps.poison ? UFFD_FEATURE_POISON : 0);
 
 	second = uffd_new();
@@ -119,8 +121,9 @@ bool uffd_is_one(int fd)
 	return strcmp(target, "anon_inode:[userfaultfd]") == 0;
 }
 
-int uffd_accept(int fd, const struct uffd_caps *caps)
+int uffd_accept(int fd, const struct uffd_caps *caps, bool async)
 {
+	uint64_t features = async ? (caps->features & ~(uint64_t)UFFD_FEATURE_EVENT_FORK) | UFFD_FEATURE_WP_ASYNC : caps->features;
 	int flags;
 
 	if (!uffd_is_one(fd))
@@ -128,7 +131,7 @@ int uffd_accept(int fd, const struct uffd_caps *caps)
 	flags = fcntl(fd, F_GETFL);
 	if (flags < 0 || !(flags & O_NONBLOCK))
 		return -EINVAL;
-	return uffd_api(fd, caps->features, NULL);
+	return uffd_api(fd, features, NULL);
 }
 
 bool uffd_is_readable(int fd, const struct uffd_caps *caps)
@@ -166,21 +169,39 @@ int uffd_read(int fd, const struct uffd_caps *caps, struct uffd_msg *msg, int n)
 	return (int)(r / (ssize_t)sizeof(*msg));
 }
 
-int uffd_pending(int fd)
+/* What /proc/self/fdinfo says of it, behind `name`. NULL: nothing. */
+static const char *fd_info(int fd, const char *name, char *text, size_t size)
 {
-	char name[32], text[256], *at;
+	char path[32];
 	ssize_t n;
 	int info;
 
-	snprintf(name, sizeof(name), "../fdinfo/%d", fd);
-	info = openat(proc_fd_dir(), name, O_RDONLY | O_CLOEXEC);
+	snprintf(path, sizeof(path), "../fdinfo/%d", fd);
+	info = openat(proc_fd_dir(), path, O_RDONLY | O_CLOEXEC);
 	if (info < 0)
-		return -errno;
-	n = pread(info, text, sizeof(text) - 1, 0);
+		return NULL;
+	n = pread(info, text, size - 1, 0);
 	close(info);
 	text[MAX(n, 0)] = 0;
-	at = strstr(text, "pending:");
-	return at ? (int)strtol(at + strlen("pending:"), NULL, 10) : -EIO;
+	text = strstr(text, name);
+	return text ? text + strlen(name) : NULL;
+}
+
+int uffd_pending(int fd)
+{
+	char text[256];
+	const char *at = fd_info(fd, "pending:", text, sizeof(text));
+
+	return at ? (int)strtol(at, NULL, 10) : -EIO;
+}
+
+bool uffd_is_async(int fd)
+{
+	char text[256];
+	const char *at = fd_info(fd, "API:", text, sizeof(text));
+
+	at = at ? strchr(at, ':') : NULL; /* the version, then what it was asked for */
+	return at && (strtoul(at + 1, NULL, 16) & UFFD_FEATURE_WP_ASYNC);
 }
 
 int uffd_continue(int fd, uint64_t addr, uint64_t len, bool protect, uint64_t *ret_mapped)

@@ -17,6 +17,9 @@
 #ifndef UFFD_FEATURE_POISON /* Linux 6.6 */
 #define UFFD_FEATURE_POISON (1 << 14)
 #endif
+#ifndef UFFD_FEATURE_WP_ASYNC /* Linux 6.7 */
+#define UFFD_FEATURE_WP_ASYNC (1 << 15)
+#endif
 #ifndef UFFDIO_CONTINUE_MODE_WP /* Linux 6.4 */
 #define UFFDIO_CONTINUE_MODE_WP ((uint64_t)1 << 1)
 #endif
@@ -36,6 +39,7 @@ struct uffd_caps {
 	uint64_t features;     /* what UFFDIO_API is asked for */
 	bool poison;           /* else a failing read keeps its faults waiting */
 	bool fork_events;      /* the daemon has CAP_SYS_PTRACE */
+	bool wp_async;         /* stores can be tracked without faults (track.h) */
 	bool read_nowait;      /* preadv2(RWF_NOWAIT) works: no read of it can block */
 	int  device;           /* /dev/userfaultfd to hand out, or -1 */
 };
@@ -46,8 +50,13 @@ int uffd_probe(struct uffd_caps *ret, bool kernel_faults, const char **ret_lacki
 /* May who has these ids open `device` (open for reading and writing) by the permissions that it has? */
 bool uffd_device_is_for(int device, uid_t uid, gid_t gid, const gid_t *groups, size_t n);
 
-/* Is `fd` an unconfigured, non-blocking userfaultfd? Configures it. -EINVAL otherwise. */
-int uffd_accept(int fd, const struct uffd_caps *caps);
+/*
+ * Is `fd` an unconfigured, non-blocking userfaultfd? Configures it. -EINVAL otherwise. `async`: it tracks stores without faults, and no forks: a child's could not be
+ * asked what was stored to.
+ */
+int uffd_accept(int fd, const struct uffd_caps *caps, bool async);
+/* Does one that is configured track stores without faults? */
+bool uffd_is_async(int fd);
 
 /* Is it a userfaultfd, in whatever state? */
 bool uffd_is_one(int fd);

@@ -12,6 +12,7 @@
 #include <sys/sysmacros.h>
 #include <time.h>
 
+#include "daemon/pagemap.h"
 #include "daemon/util/util.h"
 
 #define SHORTAGE_TRIES 1000
@@ -97,6 +98,7 @@ static void run(struct offload_job *job)
 		nanosleep(&pause, NULL);
 		q->error = vma_query_look(q);
 	}
+	q->pagemap = q->want_pagemap && q->error == 0 ? pagemap_open(q->pid) : -1;
 }
 
 static void answered(struct ring_op *op, int res, uint32_t cflags)

@@ -20,6 +20,7 @@ struct vma_query {
 	uint64_t addr;
 	bool all;                  /* not the one at addr: how much of the file is mapped in all */
 	bool list;                 /* with `all`: and what, in `segs` */
+	bool want_pagemap;         /* and its pagemap.h descriptor */
 	uint64_t dev, ino;         /* the file that must be mapped there: st_dev and st_ino */
 	uint64_t changes;          /* the caller's own */
 	void *owner;
@@ -32,6 +33,7 @@ struct vma_query {
 	uint64_t total;            /* with `all`: bytes of address space */
 	struct vma_seg *segs;      /* with `list`: ascending, at most VMA_SEGS_MAX; to be freed by whoever is told */
 	size_t n_segs;
+	int pagemap;               /* -1: it cannot be had. To be closed by whoever is told */
 
 	struct offload_job job;
 	int error;

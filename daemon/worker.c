@@ -23,6 +23,7 @@
 #include "daemon/locked.h"
 #include "daemon/log.h"
 #include "daemon/reclaim.h"
+#include "daemon/track.h"
 #include "daemon/trap.h"
 #include "daemon/warm.h"
 #include "daemon/writeback.h"
@@ -77,6 +78,14 @@ static void retry_expired(struct ring_timer *t)
 }
 
 static void expire_expired(struct ring_timer *t) { writeback_expire(container_of(t, struct worker, expire_timer)); }
+
+static void track_expired(struct ring_timer *t)
+{
+	struct worker *w = container_of(t, struct worker, track_timer);
+
+	if (writeback_look(w))
+		ring_timer_arm(&w->ring, t, TRACK_NS);
+}
 
 static void audit_expired(struct ring_timer *t)
 {
@@ -165,6 +174,10 @@ static void drain_pass_done(struct drain *d)
 	struct worker *w = d->worker;
 	struct file *f;
 
+	/* From here on stores are faults, and wait: what was stored to until now shows, and is written in another pass. */
+	list_for_each(f, &w->all_files, by_worker)
+		for (uint64_t cursor = 0; f->store && track_revoke(f, &cursor);)
+			continue;
 	if (anything_dirty(w) && ++d->tries < DRAIN_TRIES) {
 		ring_timer_arm(&w->ring, &d->pause, DRAIN_PAUSE_NS);
 		return;
@@ -212,7 +225,7 @@ static void drain_pass(struct drain *d)
 	list_for_each(f, &d->worker->all_files, by_worker) {
 		struct drain_file *df;
 
-		if (!f->store || (d->tries > 0 && f->e->dirty == 0))
+		if (!f->store || (d->tries > 0 && f->e->dirty == 0 && !track_needed(f)))
 			continue;
 		df = calloc(1, sizeof(*df));
 		if (!df)
@@ -394,6 +407,18 @@ static void *worker_main(void *arg)
  * The ring has the only writing end of a pipe: it ends when all that the ring has begun is over, also when the daemon died long before. The next daemon
  * waits for that.
  */
+/* Before the worker starts. */
+static int keep_now(const char *name, const int *fds, unsigned n)
+{
+	int r = fdstore_add(name, fds, n);
+
+	for (int i = 0; r == -EAGAIN && i < 100; i++) {
+		usleep(1000);
+		r = fdstore_add(name, fds, n);
+	}
+	return r;
+}
+
 static int keep_lifeline(struct worker *w)
 {
 	char name[FDSTORE_NAME_MAX];
@@ -406,15 +431,36 @@ static int keep_lifeline(struct worker *w)
 	r = io_uring_register_files(&w->ring.uring, &end[1], 1);
 	close(end[1]);
 	(void)snprintf(name, sizeof(name), "L%u.%u", w->id, state_header(w->state)->incarnation);
-	for (int i = 0; r == 0; i++) {
-		r = fdstore_add(name, end, 1);
-		if (r != -EAGAIN || i == 100)
-			break;
-		usleep(1000);
-		r = 0;
-	}
+	if (r == 0)
+		r = keep_now(name, end, 1);
 	close(end[0]);
 	return r;
+}
+
+/* The pipe that pages are in while they are given up outlives the daemon: track.c. */
+static int keep_drop_pipe(struct worker *w)
+{
+	char name[FDSTORE_NAME_MAX];
+	struct fdstore_fd *p;
+	unsigned n;
+	int r;
+
+	(void)snprintf(name, sizeof(name), "P%u", w->id);
+	p = fdstore_passed(&n);
+	for (unsigned i = 0; i < n; i++)
+		if (p[i].fd >= 0 && strcmp(p[i].name, name) == 0) {
+			int *end = &w->drop_pipe[(fcntl(p[i].fd, F_GETFL) & O_ACCMODE) == O_WRONLY];
+
+			cleanup_close(end);
+			*end = take_fd(&p[i].fd);
+		}
+	if (w->drop_pipe[0] >= 0 && w->drop_pipe[1] >= 0)
+		return track_worker_init(w);
+	cleanup_close(&w->drop_pipe[0]);
+	cleanup_close(&w->drop_pipe[1]);
+	w->drop_pipe[0] = w->drop_pipe[1] = -1;
+	r = track_worker_init(w);
+	return r == 0 && fdstore_active() ? keep_now(name, w->drop_pipe, 2) : r;
 }
 
 int worker_init(struct worker *w)
@@ -444,11 +490,13 @@ int worker_init(struct worker *w)
 		(void)clock_gettime(CLOCK_REALTIME, &now);
 		w->next_handle = (uint64_t)w->id << 56 | ((uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000);
 	}
+	w->drop_pipe[0] = w->drop_pipe[1] = w->drop_sink = -1;
 	ring_timer_init(&w->retry_timer, retry_expired);
 	ring_timer_init(&w->later_timer, later_expired);
 	ring_timer_init(&w->expire_timer, expire_expired);
 	ring_timer_init(&w->child_timer, child_expired);
 	ring_timer_init(&w->audit_timer, audit_expired);
+	ring_timer_init(&w->track_timer, track_expired);
 	locked_init(w);
 	warm_worker_init(w);
 	w->alone = sysconf(_SC_NPROCESSORS_ONLN) < 2;
@@ -481,6 +529,8 @@ int worker_init(struct worker *w)
 		r = ring_init(&w->ring, RING_ENTRIES);
 	if (r == 0)
 		r = keep_lifeline(w);
+	if (r == 0)
+		r = keep_drop_pipe(w);
 	return r;
 }
 
@@ -499,6 +549,7 @@ void worker_free(struct worker *w)
 		free(l);
 	}
 	reclaim_free(w);
+	track_worker_free(w);
 	space_spare_free(w);
 	slot_pool_free(&w->file_slots);
 	slot_pool_free(&w->block_slots);

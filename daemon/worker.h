@@ -105,7 +105,8 @@ struct worker {
 	struct list no_room;       /* struct parked: wait for memory or block slots */
 	struct list retry;         /* struct task: queued again when retry_timer fires */
 	struct list later;         /* the same, when later_timer fires */
-	struct ring_timer retry_timer, later_timer, expire_timer, child_timer, audit_timer;
+	struct ring_timer retry_timer, later_timer, expire_timer, child_timer, audit_timer, track_timer;
+	int drop_pipe[2], drop_sink; /* track.c */
 	uint32_t children[CLIENT_SLOTS]; /* forked ones, of each client */
 	unsigned fills_in_flight, writes_in_flight;
 	struct rate writeout_rate; /* read by the main thread */
@@ -186,6 +187,7 @@ _Static_assert(DRR_FLOWS == CLIENT_SLOTS, "a flow for each client");
 
 /* Runs `t` again in about 100 us: for ioctls that say EAGAIN because the client is about to finish an event. */
 #define AUDIT_NS        2000000000ull
+#define TRACK_NS        1000000000ull /* between two looks for what was stored to without a fault */
 #define WORKER_RETRY_NS 100000ull
 static inline void worker_retry(struct worker *w, struct task *t)
 {

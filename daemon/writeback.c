@@ -19,6 +19,7 @@
 #include "daemon/kill_point.h"
 #include "daemon/log.h"
 #include "daemon/saved.h"
+#include "daemon/track.h"
 
 #define WB_MAX_PAGES   256u                   /* 1 MiB a write */
 #define WRITES_MAX     32u                    /* in flight for one file */
@@ -302,11 +303,31 @@ static void sync_resume(struct parked *p)
 	worker_queue(s->file->worker, &s->file->sync_task);
 }
 
+/* Looks for what was stored to without a fault, a part at a time. Returns false when there is more to do, or when it has to wait for what is being found out. */
+static bool sync_look(struct sync_dirty *s)
+{
+	struct file *f = s->file;
+
+	if (track_waits(f)) {
+		worker_retry(f->worker, &f->sync_task);
+		return false;
+	}
+	s->looked_to = track_scan(f, s->looked_to, s->end);
+	if (s->looked_to < s->end)
+		worker_queue(f->worker, &f->sync_task);
+	return s->looked_to >= s->end;
+}
+
 /* Moves the cursor on. Returns false when it has to wait: for a write of this file, the barrier, or a client's event. */
 static bool sync_advance(struct sync_dirty *s)
 {
 	struct file *f = s->file;
 	struct worker *w = f->worker;
+
+	if (s->looked_to < s->end && !sync_look(s))
+		return false;
+	if (s->only_look)
+		return true;
 
 	if (f->awaited > 0 && f->store && !f->store->writable && f->e->dirty > 0) {
 		if (w->draining) { /* nobody comes any more */
@@ -395,6 +416,8 @@ static bool sync_step(struct sync_dirty *s)
 
 	if (!list_empty(&s->parked.link) || !sync_advance(s))
 		return false;
+	if (s->only_look)
+		return true;
 	if (s->wait_seq == 0)
 		s->wait_seq = f->write_seq + 1;
 	/* What others had in flight when the cursor came to the end belongs to what was dirty when this began. */
@@ -427,11 +450,17 @@ static void step_syncs(struct task *t)
 
 void sync_dirty_range(struct sync_dirty *s, struct file *f, uint64_t from, uint64_t to, void (*done)(struct sync_dirty *, int))
 {
-	*s = (struct sync_dirty){ .file = f, .cursor = from, .end = MAX(from, to), .done = done };
+	*s = (struct sync_dirty){ .file = f, .cursor = from, .looked_to = from, .end = MAX(from, to), .done = done };
 	s->parked.resume = sync_resume;
 	list_init(&s->parked.link);
 	list_append(&f->syncs, &s->link);
 	worker_queue(f->worker, &f->sync_task);
+}
+
+void sync_look_range(struct sync_dirty *s, struct file *f, uint64_t from, uint64_t to, void (*done)(struct sync_dirty *, int))
+{
+	sync_dirty_range(s, f, from, to, done);
+	s->only_look = true;
 }
 
 void sync_dirty_all(struct sync_dirty *s, struct file *f, void (*done)(struct sync_dirty *, int))
@@ -546,7 +575,7 @@ void writeback_background(struct file *f)
 {
 	struct sync_dirty *s;
 
-	if (f->background || !f->store || f->e->dirty == 0)
+	if (f->background || !f->store || (f->e->dirty == 0 && !track_needed(f)))
 		return;
 	/* After a failure, or where nothing becomes clean: not again before the timer says so. */
 	if ((f->last_error || f->awaited > 0) && now_ns() - f->dirty_since < dirty_expire_ns(f->worker))
@@ -555,7 +584,8 @@ void writeback_background(struct file *f)
 	if (!s)
 		return; /* the timer comes again */
 	f->background = true;
-	f->dirty_since = f->e->dirty_since = now_ns();
+	if (f->e->dirty > 0)
+		f->dirty_since = f->e->dirty_since = now_ns();
 	sync_dirty_all(s, f, background_done);
 }
 
@@ -585,6 +615,31 @@ void writeback_expire(struct worker *w)
 			f->dirty_since = f->e->dirty_since = now;
 		}
 	writeback_arm_timer(w);
+}
+
+/* --- stores that no fault tells of --- */
+
+static void timer_looked(struct sync_dirty *s, int error)
+{
+	s->file->track_looking = false;
+	free(s);
+}
+
+bool writeback_look(struct worker *w)
+{
+	struct file *f;
+	bool again = false;
+
+	list_for_each(f, &w->all_files, by_worker) {
+		struct sync_dirty *s = f->track_looking || !track_needed(f) ? NULL : calloc(1, sizeof(*s));
+
+		again |= f->track_looking || track_needed(f);
+		if (!s)
+			continue;
+		f->track_looking = true;
+		sync_look_range(s, f, 0, file_pages(f), timer_looked);
+	}
+	return again;
 }
 
 void writeback_file_init(struct file *f)

@@ -15,6 +15,8 @@ struct sync_dirty {
 	struct list link;          /* file->syncs */
 	struct file *file;
 	struct parked parked;
+	uint64_t looked_to;        /* pages: so far it has been looked for what was stored to without a fault */
+	bool only_look;
 	uint64_t cursor, end;      /* pages */
 	uint64_t wait_seq;         /* 0: the cursor is not at the end yet */
 	unsigned in_flight;
@@ -27,6 +29,8 @@ struct sync_dirty {
 
 /* `from`, `to` in pages; done() may run before this returns. */
 void sync_dirty_range(struct sync_dirty *s, struct file *f, uint64_t from, uint64_t to, void (*done)(struct sync_dirty *, int));
+/* Only finds out what is dirty: no error. */
+void sync_look_range(struct sync_dirty *s, struct file *f, uint64_t from, uint64_t to, void (*done)(struct sync_dirty *, int));
 void sync_dirty_all(struct sync_dirty *s, struct file *f, void (*done)(struct sync_dirty *, int));
 
 /*
@@ -55,6 +59,8 @@ void writeback_background(struct file *f);
 void writeback_arm_timer(struct worker *w);
 /* The timer's handler. */
 void writeback_expire(struct worker *w);
+/* Begins to look for what was stored to without a fault, in all files where that may be. Whether there are any: it is to be called again. */
+bool writeback_look(struct worker *w);
 void writeback_file_init(struct file *f);
 
 /* Protects pages against writes in every mapping of the file: 0, or -EAGAIN to be called again soon. Set by fault.c. */

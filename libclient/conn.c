@@ -13,6 +13,7 @@
  * in conn_renew(), when nobody is inside, and until then the socket stays open: its number might be another handle's, and a caller
  * that is late would read or write there. Whoever sets `dead` wakes everybody. Any thread; calls nothing above.
  */
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -409,18 +410,20 @@ int conn_request(struct conn *c, struct pgc_msg *msg, const int *fds, int n_fds,
 	return r;
 }
 
-int conn_hello(struct conn *c, int *ret_dev)
+int conn_hello(struct conn *c, bool stores, int *ret_dev)
 {
 	struct pgc_msg m = { .type = PGC_MSG_HELLO };
+	/* Not there, in a sandbox say: then stores are tracked with faults. */
+	_cleanup_close_ int pagemap = stores ? open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC) : -1;
 	int fds[PGC_FDS_MAX], r;
 
 	m.hello = (struct pgc_hello){
 		.magic = PGC_WIRE_MAGIC,
 		.version = PGC_WIRE_VERSION,
-		.features = PGC_FEATURE_KERNEL_FAULTS,
+		.features = PGC_FEATURE_KERNEL_FAULTS | (pagemap >= 0 ? PGC_FEATURE_PAGEMAP : 0),
 		.role = PGC_ROLE_CLIENT,
 	};
-	r = conn_request(c, &m, NULL, 0, fds, -1);
+	r = conn_request(c, &m, &pagemap, pagemap >= 0, fds, -1);
 	if (r == 0 && (m.hello_reply.magic != PGC_WIRE_MAGIC || m.hello_reply.version != PGC_WIRE_VERSION ||
 		       fds[1] >= 0 || (fds[0] >= 0) != !!(m.hello_reply.features & PGC_FEATURE_KERNEL_FAULTS)))
 		r = -EPROTO;

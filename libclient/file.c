@@ -241,7 +241,7 @@ static int file_shake(struct pgc_file *f)
 	if (r == 0)
 		r = conn_dial(f->conn.fd);
 	if (r == 0)
-		r = conn_hello(&f->conn, &dev);
+		r = conn_hello(&f->conn, f->accmode == O_RDWR, &dev);
 	if (r == 0)
 		r = file_make_uffd(f, dev, &kernel);
 	if (r < 0)
@@ -360,7 +360,7 @@ static int attach_over(struct pgc_file *f, struct conn *c)
 
 	r = conn_dial(c->fd);
 	if (r == 0)
-		r = conn_hello(c, &dev);
+		r = conn_hello(c, f->accmode == O_RDWR, &dev);
 	if (r < 0)
 		return r;
 	fds[n++] = f->uffd;

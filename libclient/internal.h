@@ -65,6 +65,7 @@
 #define lib pgcpriv_lib
 #define map_attach pgcpriv_map_attach
 #define map_detach pgcpriv_map_detach
+#define map_look_before_end pgcpriv_map_look_before_end
 #define map_populate_buffer pgcpriv_map_populate_buffer
 #define table_covers pgcpriv_table_covers
 #define table_may_cover pgcpriv_table_may_cover
@@ -192,7 +193,8 @@ int conn_socket(void);
 /* Connects an unbound socket to the first address that answers. -ECONNREFUSED: no daemon listens. */
 int conn_dial(int fd);
 /* HELLO. *ret_dev: a descriptor of /dev/userfaultfd, or -1. */
-int conn_hello(struct conn *c, int *ret_dev);
+/* `stores`: it is for a handle whose mappings can be stored to. */
+int conn_hello(struct conn *c, bool stores, int *ret_dev);
 /*
  * Sends *msg with `fds` beside it, waits for the reply and puts it into *msg. The descriptors of the reply go to
  * ret_fds, which has room for PGC_FDS_MAX, and must be `want_fds` when the reply's status is 0 and none otherwise;
@@ -379,6 +381,8 @@ bool table_may_cover(uintptr_t addr, uintptr_t end);
 /* Registers a mapped range and tells the daemon. The range is PROT_NONE, or nobody runs. */
 int map_attach(struct pgc_file *f, const struct mapping *m);
 void map_detach(struct pgc_file *f, uintptr_t addr, uintptr_t len);
+/* What of these addresses will end without the daemon seeing it: map.c. */
+void map_look_before_end(uintptr_t addr, uintptr_t end);
 /*
  * Fills and maps what of [buf, buf + n) lies in mappings whose faults are not served inside system calls. True:
  * something was done, so the system call is worth another try. `again`: it has been tried; the table may be old.

@@ -238,6 +238,41 @@ static void detach_dead(uintptr_t addr, uintptr_t end)
 	}
 }
 
+/*
+ * Of what is unmapped, or ends with the process, the daemon can no longer find out what was stored to, and takes all of it for stored to. So it looks before that, at
+ * pages that are out of the page tables by then: who stores to one now has a fault. Nobody waits for a daemon that is gone.
+ */
+void map_look_before_end(uintptr_t addr, uintptr_t end)
+{
+	struct mapping m;
+
+	while (addr < end && table_next(addr, end, &m)) {
+		struct pgc_msg msg = { .type = PGC_MSG_SYNC, .sync = { .off = m.off, .len = m.len, .flags = PGC_SYNC_LOOK } };
+
+		if (m.tracked && !m.inherited && (file_flags(m.f) & PGC_HANDLE_ASYNC) && !__atomic_load_n(&m.f->stale, __ATOMIC_RELAXED) &&
+		    !conn_hung_up(&m.f->conn) && madvise((void *)m.addr, m.len, MADV_DONTNEED) == 0)
+			(void)conn_request(&m.f->conn, &msg, NULL, 0, NULL, 0);
+		file_put(m.f);
+		addr = m.addr + m.len;
+	}
+}
+
+/* The program ends. */
+__attribute__((destructor)) static void map_end(void)
+{
+	bool any = false;
+
+	if (fork_unseen())
+		return; /* what there is belongs to the parent */
+	pthread_mutex_lock(&lib.lock);
+	for (size_t i = 0; i < lib.n_map; i++)
+		any |= lib.map[i].tracked && (file_flags(lib.map[i].f) & PGC_HANDLE_ASYNC);
+	any = any && table_resync(); /* whatever else is mapped there by now is left alone */
+	pthread_mutex_unlock(&lib.lock);
+	if (any)
+		map_look_before_end(0, UINTPTR_MAX);
+}
+
 PGC_PUBLIC int pgc_munmap(void *addr, size_t len)
 {
 	NO_CANCEL;
@@ -247,6 +282,7 @@ PGC_PUBLIC int pgc_munmap(void *addr, size_t len)
 	if ((start & PAGE_MASK_) || end <= start || end < start + len)
 		return -EINVAL;
 	detach_dead(start, end);
+	map_look_before_end(start, end);
 	/* Before the call: once it is done, another thread may map something there and remember that. */
 	r = map_forget(start, end - start);
 	if (r < 0)

@@ -39,6 +39,7 @@ struct ctl {
 	const char *file;              /* the first argument of the command, which mostly is FILE, or NULL */
 	char **args;                   /* all of them */
 	int n_args;
+	bool scan_only;                /* of sync */
 	bool content;                  /* of check */
 	const char *rate;
 	struct ctl_show show;
@@ -82,6 +83,7 @@ static void usage(FILE *out)
 	      "                     /run/pagecached/socket, else $XDG_RUNTIME_DIR/pagecached/socket)\n"
 	      "  -j, --json         print JSON\n"
 	      "  -b, --bytes        print sizes as plain numbers of bytes\n"
+	      "      --scan-only    sync: write nothing, only find out what was stored to mappings\n"
 	      "      --content      check: clean pages against the files, too\n"
 	      "      --rate SIZE    check: so much of that a second (64M); 0: no limit\n"
 	      "  -h, --help         print this text\n"
@@ -372,7 +374,7 @@ static int command_pins(struct ctl *ctl)
 /* sync and drop: the same shape. */
 static int act(struct ctl *ctl, uint32_t type, const char *name, const char *done)
 {
-	struct pgc_msg msg = { .type = type, .ctl_file.wait = 1 };
+	struct pgc_msg msg = { .type = type, .ctl_file.wait = ctl->scan_only ? PGC_CTL_SYNC_LOOK : 1 };
 	int r;
 
 	if (ctl->file) {
@@ -400,11 +402,12 @@ static int act(struct ctl *ctl, uint32_t type, const char *name, const char *don
 
 static int command_sync(struct ctl *ctl)
 {
-	return act(ctl, PGC_CTL_SYNC, "sync", "wrote");
+	return act(ctl, PGC_CTL_SYNC, "sync", ctl->scan_only ? "dirty" : "wrote");
 }
 
 static int command_drop(struct ctl *ctl)
 {
+	ctl->scan_only = false;
 	return act(ctl, PGC_CTL_DROP, "drop", "dropped");
 }
 
@@ -627,6 +630,7 @@ static int parse_options(struct ctl *ctl, int argc, char **argv, const char *ord
 		{ "json", no_argument, NULL, 'j' },
 		{ "bytes", no_argument, NULL, 'b' },
 		{ "content", no_argument, NULL, 'c' },
+		{ "scan-only", no_argument, NULL, 'o' },
 		{ "rate", required_argument, NULL, 'r' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
@@ -650,6 +654,9 @@ static int parse_options(struct ctl *ctl, int argc, char **argv, const char *ord
 			break;
 		case 'c':
 			ctl->content = true;
+			break;
+		case 'o':
+			ctl->scan_only = true;
 			break;
 		case 'r':
 			ctl->rate = optarg;

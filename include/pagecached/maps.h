@@ -99,6 +99,7 @@ struct pgc_stats_entry {
 	pgc_u64 throttled;             /* stores and writes that waited for dirty pages to be written */
 	pgc_u64 throttled_ns;
 	pgc_u64 fault_wait_max_ns;     /* the longest that a fault has waited */
+	pgc_u64 put_back;              /* pages that were stored to while they were given up */
 };
 
 /*
@@ -106,7 +107,7 @@ struct pgc_stats_entry {
  * with the same major version and a minor version that is not newer than its own.
  */
 #define PGC_SAVED_MAGIC 0x3176617363677001ull
-#define PGC_SAVED_MAJOR 1
+#define PGC_SAVED_MAJOR 2
 #define PGC_SAVED_MINOR 0
 
 struct pgc_saved_range { pgc_u64 start, end; }; /* bytes */
@@ -147,6 +148,11 @@ struct pgc_saved_file {
 	struct pgc_saved_range kept[PGC_SAVED_RANGES], pins[PGC_SAVED_RANGES]; /* cover what was declared, perhaps more */
 	pgc_u64 poisoned[PGC_SAVED_POISONED]; /* pages, the newest ones */
 	unsigned char times[160]; /* the daemon's struct file_times */
+	/* Pages whose write-protection is being looked at and renewed; which of them were written is not in `blocks` yet. */
+	pgc_u64 scan_from, scan_to;
+	/* Pages that are being given up, and in the pipe of the worker that does it. drop_n 0: none. */
+	pgc_u64 drop_from;
+	pgc_u32 drop_n, pad2;
 };
 
 /* In slot 0 of `saved_files`. */
@@ -168,6 +174,7 @@ struct pgc_saved_header {
 #define PGC_SAVED_CLOSING       (1u << 3)
 #define PGC_SAVED_CHILD         (1u << 4) /* a forked child: no socket */
 #define PGC_SAVED_ANSWERED      (1u << 5) /* the client has it */
+#define PGC_SAVED_ASYNC         (1u << 6) /* stores are tracked without faults, in row `track_row` */
 
 /* The last request of a handle that changed something and was carried out; its reply may not have been sent. */
 struct pgc_saved_done {
@@ -191,7 +198,8 @@ struct pgc_saved_handle {
 	struct pgc_saved_done done;
 	pgc_u64 last_addr;     /* some address that was mapped */
 	pgc_u64 window_addr, window_len; /* mapped for reads that ask nobody (wire.h) */
-	unsigned char reserved[16];
+	pgc_u32 track_row;     /* of the file's memfd of bits: which pages it may have mapped to store to */
+	unsigned char reserved[12];
 };
 
 _Static_assert(sizeof(struct pgc_saved_file) % 8 == 0, "layout");

@@ -28,7 +28,7 @@
 #include <stdint.h>
 
 #define PGC_WIRE_MAGIC   0x31434750u /* "PGC1" */
-#define PGC_WIRE_VERSION 6u          /* differs: the daemon answers EPROTO and hangs up */
+#define PGC_WIRE_VERSION 7u          /* differs: the daemon answers EPROTO and hangs up */
 
 #define PGC_MSG_SIZE     256
 #define PGC_FDS_MAX      4
@@ -53,7 +53,7 @@
 #define PGC_REQUEST_AGAIN_TO(incarnation) (PGC_REQUEST_AGAIN | (uint32_t)((incarnation) & 0xffffff) << 8)
 
 enum pgc_msg_type {
-	PGC_MSG_HELLO = 1,
+	PGC_MSG_HELLO = 1,      /* [/proc/self/pagemap, with PGC_FEATURE_PAGEMAP] */
 
 	/* One handle. Client to daemon; descriptors in brackets, those of the reply after the arrow. */
 	PGC_MSG_OPEN = 16,      /* [uffd, buffered fd, direct fd or none] -> [control page, memfd unless write-only] */
@@ -101,6 +101,8 @@ enum pgc_role { PGC_ROLE_CLIENT = 1, PGC_ROLE_CONTROL = 2, PGC_ROLE_TWIN = 3 };
 /* HELLO features, both ways: the client's offer, the daemon's choice out of it. */
 #define PGC_FEATURE_KERNEL_FAULTS (1ull << 0) /* reply carries a /dev/userfaultfd descriptor to make userfaultfds with */
 
+#define PGC_FEATURE_PAGEMAP       (1ull << 1) /* the client's: so that its stores can be tracked without faults. Not in the reply */
+
 struct pgc_hello {
 	uint32_t magic, version;
 	uint64_t features;
@@ -123,6 +125,7 @@ struct pgc_open {
 
 #define PGC_HANDLE_FORK_EVENTS   (1u << 0) /* the daemon follows forks: mappings are inherited as they are */
 #define PGC_HANDLE_KERNEL_FAULTS (1u << 1)
+#define PGC_HANDLE_ASYNC         (1u << 2) /* stores are tracked without faults: before the end of a mapping a SYNC with PGC_SYNC_LOOK spares writing all of it */
 struct pgc_open_reply {
 	uint64_t file_dev, file_ino;  /* what CLONE wants; unique while the daemon lives */
 	uint64_t size;                /* bytes */
@@ -220,6 +223,7 @@ struct pgc_write_reply { uint64_t len, off, size; };
 #define PGC_SYNC_DATA  (1u << 0)   /* fdatasync */
 #define PGC_SYNC_ASYNC (1u << 1)   /* start the write-out, do not wait */
 #define PGC_SYNC_WRITE (1u << 2)   /* only write, without the store's own sync; an error stays for the next sync to report */
+#define PGC_SYNC_LOOK  (1u << 3)   /* only find out what is dirty */
 /* Bytes [off, off + len) of the file; len 0: all of it. */
 struct pgc_sync { uint64_t off, len; uint32_t flags; uint32_t pad; };
 
@@ -238,7 +242,9 @@ struct pgc_stat_reply {
 	uint32_t atime_ns, mtime_ns, ctime_ns, pad2;
 };
 
-struct pgc_ctl_file { uint64_t dev, ino; uint32_t wait; uint32_t pad; }; /* wait 0: SYNC only starts the write-out */
+#define PGC_CTL_SYNC_LOOK 2u
+/* wait 0: SYNC only starts the write-out; PGC_CTL_SYNC_LOOK: only finds out what is dirty, and `pages` of the reply says how many pages are */
+struct pgc_ctl_file { uint64_t dev, ino; uint32_t wait; uint32_t pad; };
 /*
  * PGC_CTL_STAT: a file by the numbers that stat(2) of it has, and what the kernel says of it, which is the store's: the daemon does not look itself. The
  * reply is a struct pgc_stat_reply with dev, ino, size, blocks, mtime and ctime as they are with what the cache holds; all else is 0 and the

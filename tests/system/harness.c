@@ -483,10 +483,13 @@ char *daemon_log(void)
 static void write_config(void)
 {
 	const struct test_options *o = env.options;
+	const char *tracking = o->tracking ? o->tracking : getenv("PGC_TEST_TRACKING");
 	FILE *f = fopen(env.config, "we");
 
 	CHECK(f);
 	fprintf(f, "[daemon]\ntest_stores = yes\ndirty_expire = %s\n", o->dirty_expire ? o->dirty_expire : "10min");
+	if (tracking)
+		fprintf(f, "write_tracking = %s\n", tracking);
 	if (o->max_files)
 		fprintf(f, "max_files = %u\n", o->max_files);
 	if (o->max_mappings)
@@ -1380,6 +1383,15 @@ int sync_all(void)
 
 	control_request(&m);
 	return -(int)m.status;
+}
+
+uint64_t look_for_stores(void)
+{
+	struct pgc_msg m = {.type = PGC_CTL_SYNC, .ctl_file = {.wait = PGC_CTL_SYNC_LOOK}};
+
+	control_request(&m);
+	CHECK_EQ(m.status, 0);
+	return m.ctl_count_reply.pages;
 }
 
 /* --- programs --- */

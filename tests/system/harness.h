@@ -101,6 +101,7 @@ struct test_options {
 	bool no_bpf;
 	bool keep;                     /* under a keeper: env.daemon is that; see under_keeper() */
 	const char *no_kills;          /* why it is left out with PGC_TEST_KILL_MS */
+	const char *tracking;          /* of stores; default: what PGC_TEST_TRACKING says, else the daemon's */
 	const char *config;            /* more lines of the configuration file */
 };
 
@@ -232,6 +233,8 @@ void inject(const char *uri, enum pgc_inject what, uint64_t value, uint32_t coun
 int ctl_stat(const char *path, struct pgc_stat_reply *ret);
 void drop_clean(void);
 int sync_all(void);                                                /* 0 or -errno */
+/* Where stores are tracked without faults they show in the maps from now on. How many pages are dirty. */
+uint64_t look_for_stores(void);
 
 /* --- programs --- */
 

@@ -247,6 +247,7 @@ SYSTEM_TEST(blocks_show_dirty_after_stores_of_two_processes_and_after_fsync, VIE
 	CHECK_EQ(file_number(path, "error"), 0);
 	/* The store that comes after is seen as well. */
 	peer_ask(p, STEP_STORE);
+	CHECK_EQ(look_for_stores(), 1);
 	CHECK_EQ(block_bits(file, 0, "dirty"), 1ull << 7);
 	peer_tell(p, STEP_END);
 	peer_join(p);
@@ -322,6 +323,7 @@ SYSTEM_TEST(cgroups_charge_the_first_toucher, VIEW)
 	PATTERN_CHECK(m, 8 * PAGE, 0, 1);
 	store(m + 6 * PAGE, 0);
 	WAIT_UNTIL(file_number(path, "mappings") == 2);
+	CHECK_EQ(look_for_stores(), 1);
 	dump = bpf_dump("cgroups");
 	for (size_t i = 0; i < json_object_array_length(dump); i++) {
 		json_object *e = json_object_array_get_idx(dump, i), *v;
@@ -364,7 +366,7 @@ static uint64_t stats_sum(const char *key)
 	return sum;
 }
 
-SYSTEM_TEST(stats_count_what_was_done, VIEW)
+SYSTEM_TEST(stats_count_what_was_done, VIEW, .tracking = "sync")
 {
 	char *path = make_file("stats", 100 * PAGE, 1);
 	struct pgc_file *f = open_file(path, O_RDWR);
@@ -448,6 +450,7 @@ SYSTEM_TEST(tables_show_files_blocks_and_mappings, VIEW)
 	file = file_number(path, "file");
 	PATTERN_CHECK(m, 10 * PAGE, 0, 1);
 	store(m + 5 * PAGE, 0);
+	CHECK_EQ(look_for_stores(), 1);
 	CHECK(table_line("show_files", "table", w, &n));
 	/* FILE WORKER SIZE HANDLES MAPPINGS RESIDENT DIRTY WRITEBACK KEEP ERROR NAME */
 	CHECK_EQ(n, 11);

@@ -312,7 +312,7 @@ SYSTEM_TEST(a_page_that_is_in_the_memfd_besides_is_found)
 	expect_pages(NULL, "stray", 0, 64);
 }
 
-SYSTEM_TEST(a_clean_page_that_is_writable_is_found)
+SYSTEM_TEST(a_clean_page_that_is_writable_is_found, .tracking = "sync")
 {
 	struct uffdio_writeprotect wp = { 0 };
 	struct pgc_file *f;

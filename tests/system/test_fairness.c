@@ -191,7 +191,7 @@ static void opens_to_the_limit(struct peer *p, void *arg)
 	WAIT_UNTIL(pgc_open(&more, "f", O_RDONLY, 0) == 0);
 }
 
-SYSTEM_TEST(opens_to_the_limit_are_refused_and_others_are_not, .config = "max_handles = 16")
+SYSTEM_TEST(opens_to_the_limit_are_refused_and_others_are_not, .config = "max_handles = 16", .tracking = "sync")
 {
 	struct pgc_file *f[2 * HANDLES];
 	struct peer *p;

@@ -481,7 +481,7 @@ SYSTEM_TEST(heavy_writes_wait_and_others_do_not, .memory_max = "128M", .config =
 	heavy_and_light(writes_heavily);
 }
 
-SYSTEM_TEST(dirty_never_exceeds_its_limit_with_many_writers, .memory_max = "128M", .config = DIRTY_CONFIG, .seconds = 120)
+SYSTEM_TEST(dirty_never_exceeds_its_limit_with_many_writers, .tracking = "sync", .memory_max = "128M", .config = DIRTY_CONFIG, .seconds = 120)
 {
 	static const char *const uri[] = {"mem:s1", "mem:s2", "mem:s3", "mem:s4"};
 	struct peer *p[4];

@@ -97,7 +97,7 @@ CLIENT_TEST(an_absent_page_is_waited_for_and_then_gets_SIGBUS, 0, ORPHAN)
 }
 
 /* Nobody would write it out. */
-CLIENT_TEST(a_store_to_a_page_that_is_mapped_is_waited_with_and_then_gets_SIGBUS, 0, ORPHAN)
+CLIENT_TEST(a_store_to_a_page_that_is_mapped_is_waited_with_and_then_gets_SIGBUS, 0, ORPHAN, .tracking = "sync")
 {
 	struct pgc_file *f;
 	uint8_t *m = open_and_map(&f, PROT_READ | PROT_WRITE);

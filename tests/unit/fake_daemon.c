@@ -278,6 +278,8 @@ static bool handle(struct client *c, struct pgc_msg *m, const int *fds, int n)
 	m->status = 0;
 	switch (m->type) {
 	case PGC_MSG_HELLO:
+		for (int i = 0; i < n; i++)
+			close(fds[i]);
 		m->hello_reply = (struct pgc_hello_reply){ .magic = PGC_WIRE_MAGIC, .version = PGC_WIRE_VERSION };
 		if (get(fake.bad) == BAD_VERSION)
 			m->hello_reply.version++;

@@ -190,7 +190,7 @@ static void a_clients_userfaultfd_is_nobodys_child(void **state)
 	int fd;
 
 	page = new_page();
-	assert_int_equal(uffd_accept(uffd, &(struct uffd_caps){ .features = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM }), 0);
+	assert_int_equal(uffd_accept(uffd, &(struct uffd_caps){ .features = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM }, false), 0);
 	daemon = start_daemon(0, NULL);
 	serve(page);
 	assert_int_equal(write(go[1], "", 1), 1);
@@ -214,7 +214,7 @@ static pid_t daemon_that_reads_a_fork(void (*learn)(int fd))
 	if (!caps.fork_events)
 		skip();
 	page = new_page();
-	assert_int_equal(uffd_accept(uffd, &caps), 0);
+	assert_int_equal(uffd_accept(uffd, &caps, false), 0);
 	daemon = start_daemon(1, learn);
 	serve(page);
 	assert_int_equal(write(go[1], "", 1), 1);

@@ -83,7 +83,7 @@ static int made_uffd(void)
 	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
 
 	assert_true(fd >= 0);
-	assert_int_equal(uffd_accept(fd, &caps), 0);
+	assert_int_equal(uffd_accept(fd, &caps, false), 0);
 	return fd;
 }
 
