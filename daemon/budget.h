@@ -95,15 +95,12 @@ static inline bool budget_may_dirty(struct budget *b, uint32_t client, const str
 }
 
 /*
- * May this client have more pages mapped that it can store to without a fault? All of them may turn out dirty at once, so they are bounded as those are: eight times
- * what is free of 15/16 of the memory; one alone gets eight ninths of that.
+ * May this client have more pages mapped that it can store to without a fault? All of them may turn out dirty at once: so it leaves an eighth of the memory to others. (A page
+ * that it has mapped twice counts twice. Not so what several clients share: that is one page.)
  */
 static inline bool budget_may_track(struct budget *b, uint32_t client)
 {
-	uint64_t max = atomic_load_explicit(&b->max, memory_order_relaxed) / 16 * 15;
-	uint64_t all = atomic_load_explicit(&b->tracked, memory_order_relaxed), own = atomic_load_explicit(&b->tracked_by[client], memory_order_relaxed);
-
-	return all < max && own < 8 * (max - all);
+	return atomic_load_explicit(&b->tracked_by[client], memory_order_relaxed) < atomic_load_explicit(&b->max, memory_order_relaxed) / 8 * 7;
 }
 
 /* The tenants of a new handle: slots, 0 for none. `cgroup`: its path in the memory hierarchy, "" if not known. Any thread. */

@@ -169,8 +169,10 @@ void revive_block(struct worker *w, uint32_t slot, struct revive_run *run)
 	if (e->writeback)
 		file_hold_writes(f, true);
 	present = f->exact ? ~0ull : present_pages(run, f, e->index);
-	if (f->distrusted)
+	if (f->distrusted && f->tracked.fd < 0)
 		resident = dirty;
+	else if (f->distrusted) /* what was stored to without a fault is not known yet, and would be lost with what is clean */
+		dirty = resident &= present;
 	/* What a client has punched out of its own file is zeros written by it; of what is clean the store still knows. */
 	for (left = dirty & ~present; left; left &= left - 1)
 		(void)file_zero_pages(f, e->index * PGC_BLOCK_PAGES + (unsigned)__builtin_ctzll(left), 1);
@@ -469,7 +471,7 @@ static void store_known(struct store_op *op, ssize_t result)
 	kill_point("restore.store_known");
 	redo_op(f);
 	if (f->distrusted) {
-		log_at(LOG_LEVEL_ERROR, f->e->name, 0, "its record was damaged: %llu dirty pages are written out, what was clean is dropped",
+		log_at(LOG_LEVEL_ERROR, f->e->name, 0, "its record was damaged: %llu pages count as dirty and are written out, the rest is dropped",
 		       (unsigned long long)f->e->dirty);
 		f->distrusted = false;
 		writeback_background(f);

@@ -811,13 +811,25 @@ void track_put_back(struct file *f)
 	empty_pipe(w);
 }
 
-/* --- a bound --- */
+/* --- bounds --- */
+
+bool track_is_over_limit(const struct file *f)
+{
+	struct budget *g = f->worker->budget;
+	struct tracker *t;
+
+	list_for_each(t, &f->trackers, by_file)
+		if (t->pages > 0 && (file_is_stuck(f) || !budget_may_dirty(g, t->toucher->client, t->toucher->user)))
+			return true;
+	return false;
+}
 
 bool track_may_map(struct tracker *t)
 {
 	struct budget *g = t->file->worker->budget;
 
-	if (budget_may_track(g, t->toucher->client))
+	/* Of a few its client has the rest elsewhere: it may go on here, and gives up what it has there as it goes on there. */
+	if (t->pages < SHED_BLOCKS * PGC_BLOCK_PAGES || budget_may_track(g, t->toucher->client))
 		return true;
 	for (unsigned i = 0; i < SHED_BLOCKS; i++) {
 		uint64_t index = next_word(t, t->shed_cursor);

@@ -86,6 +86,8 @@ int track_punch(struct file *f, uint64_t first, unsigned n, uint64_t *ret_stay);
 /* Takes what is resident out of all page tables in which it could be stored to, and leaves it where it is: stores are faults from then on. A bounded part of it from block *cursor on; whether there is more. */
 bool track_revoke(struct file *f, uint64_t *cursor);
 
+/* Has somebody who stores to it more dirty than it may, or does its store take nothing? */
+bool track_is_over_limit(const struct file *f);
 /* It may have more mapped; or else something of its own has been given up, or written out, and it tries again. */
 bool track_may_map(struct tracker *t);
 

@@ -83,8 +83,10 @@ static void track_expired(struct ring_timer *t)
 {
 	struct worker *w = container_of(t, struct worker, track_timer);
 
-	if (writeback_look(w))
-		ring_timer_arm(&w->ring, t, TRACK_NS);
+	uint64_t next = writeback_look(w);
+
+	if (next)
+		ring_timer_arm(&w->ring, t, next);
 }
 
 static void audit_expired(struct ring_timer *t)

@@ -188,6 +188,7 @@ _Static_assert(DRR_FLOWS == CLIENT_SLOTS, "a flow for each client");
 /* Runs `t` again in about 100 us: for ioctls that say EAGAIN because the client is about to finish an event. */
 #define AUDIT_NS        2000000000ull
 #define TRACK_NS        1000000000ull /* between two looks for what was stored to without a fault */
+#define TRACK_SOON_NS    100000000ull /* while somebody has more dirty than it may */
 #define WORKER_RETRY_NS 100000ull
 static inline void worker_retry(struct worker *w, struct task *t)
 {

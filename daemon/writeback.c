@@ -18,11 +18,13 @@
 #include "daemon/file_save.h"
 #include "daemon/kill_point.h"
 #include "daemon/log.h"
+#include "daemon/reclaim.h"
 #include "daemon/saved.h"
 #include "daemon/track.h"
 
 #define WB_MAX_PAGES   256u                   /* 1 MiB a write */
 #define WRITES_MAX     32u                    /* in flight for one file */
+#define REVOKE_TURN_NS 50000ull
 #define PROTECT_GIVE_UP_NS 1000000000ull      /* a client that keeps an event unfinished for longer: its pages stay dirty */
 
 int (*writeback_protect_hook)(struct file *f, uint64_t first, uint64_t n);
@@ -619,27 +621,71 @@ void writeback_expire(struct worker *w)
 
 /* --- stores that no fault tells of --- */
 
-static void timer_looked(struct sync_dirty *s, int error)
+struct look_job {
+	struct sync_dirty sync;
+	struct task task;
+	struct file *file;
+	uint64_t cursor;           /* block: what lies below has been revoked */
+};
+
+static void look_over(struct look_job *j)
 {
-	s->file->track_looking = false;
-	free(s);
+	struct file *f = j->file;
+
+	f->track_looking = false;
+	free(j);
+	f->requests--;
+	file_maybe_idle(f);
 }
 
-bool writeback_look(struct worker *w)
+static void revoke_some(struct task *t)
 {
+	struct look_job *j = container_of(t, struct look_job, task);
+	struct worker *w = j->file->worker;
+	uint64_t begun = now_ns();
+
+	while (track_revoke(j->file, &j->cursor))
+		if (worker_turn_is_over(w, begun, REVOKE_TURN_NS)) {
+			worker_queue(w, t);
+			return;
+		}
+	look_over(j);
+}
+
+/* Who has made more dirty than it may has a fault at its next stores, which wait. */
+static void timer_looked(struct sync_dirty *s, int error)
+{
+	struct look_job *j = container_of(s, struct look_job, sync);
+
+	if (track_is_over_limit(j->file)) {
+		reclaim_wake(j->file->worker);
+		writeback_background(j->file);
+		worker_queue(j->file->worker, &j->task);
+	} else {
+		look_over(j);
+	}
+}
+
+uint64_t writeback_look(struct worker *w)
+{
+	bool again = false, soon = false;
 	struct file *f;
-	bool again = false;
 
 	list_for_each(f, &w->all_files, by_worker) {
-		struct sync_dirty *s = f->track_looking || !track_needed(f) ? NULL : calloc(1, sizeof(*s));
+		struct look_job *j = f->track_looking || !track_needed(f) ? NULL : calloc(1, sizeof(*j));
 
 		again |= f->track_looking || track_needed(f);
-		if (!s)
+		soon |= track_is_over_limit(f);
+		if (!j)
 			continue;
+		j->file = f;
+		j->task.run = revoke_some;
+		list_init(&j->task.link);
 		f->track_looking = true;
-		sync_look_range(s, f, 0, file_pages(f), timer_looked);
+		f->requests++;
+		sync_look_range(&j->sync, f, 0, file_pages(f), timer_looked);
 	}
-	return again;
+	return soon ? TRACK_SOON_NS : again ? TRACK_NS : 0;
 }
 
 void writeback_file_init(struct file *f)

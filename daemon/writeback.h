@@ -59,8 +59,11 @@ void writeback_background(struct file *f);
 void writeback_arm_timer(struct worker *w);
 /* The timer's handler. */
 void writeback_expire(struct worker *w);
-/* Begins to look for what was stored to without a fault, in all files where that may be. Whether there are any: it is to be called again. */
-bool writeback_look(struct worker *w);
+/*
+ * Begins to look for what was stored to without a fault, in all files where that may be. Clients that have more dirty than they may lose what they can store to without
+ * a fault. When it is to be called again (ns); 0: not before there is something.
+ */
+uint64_t writeback_look(struct worker *w);
 void writeback_file_init(struct file *f);
 
 /* Protects pages against writes in every mapping of the file: 0, or -EAGAIN to be called again soon. Set by fault.c. */

@@ -83,6 +83,7 @@
 #define window_asked pgcpriv_window_asked
 #define window_end pgcpriv_window_end
 #define window_forked pgcpriv_window_forked
+#define window_is_at pgcpriv_window_is_at
 #define window_read pgcpriv_window_read
 #define vma_close pgcpriv_vma_close
 #define vma_next pgcpriv_vma_next
@@ -332,6 +333,8 @@ void window_asked(struct pgc_file *f);
 /* The handle is closed. Whether it had a window. */
 bool window_end(struct pgc_file *f);
 void window_forked(struct pgc_file *f);
+/* Is it a window that is mapped there? Under lib.lock. */
+bool window_is_at(uintptr_t addr);
 /* io.c */
 /* A memfd of `size` bytes that can neither shrink nor grow, or a negative errno. */
 int sealed_memfd(const char *name, uint64_t size);

@@ -184,7 +184,7 @@ static bool mapping_of_vma(const struct vma *v, struct mapping *ret)
 	struct pgc_file *f = file_of_memfd(v->dev, v->ino, v->shared);
 	size_t i;
 
-	if (!f)
+	if (!f || window_is_at(v->start))
 		return false;
 	*ret = (struct mapping){
 		.addr = v->start, .len = v->end - v->start, .off = v->off, .prot = v->prot,

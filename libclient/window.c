@@ -54,14 +54,53 @@ static void *map_shared(int fd, uint64_t len, int prot)
 
 static uint64_t shown_len(uint64_t blocks) { return (blocks * sizeof(uint64_t) + PAGE_MASK_) & ~PAGE_MASK_; }
 
+/* Addresses of windows, which are no mappings of the program's. Under lib.lock. */
+static struct range { uintptr_t addr; uint64_t len; } *known;
+static unsigned n_known;
+
+bool window_is_at(uintptr_t addr)
+{
+	for (unsigned i = 0; i < n_known; i++)
+		if (addr - known[i].addr < known[i].len)
+			return true;
+	return false;
+}
+
+static void forget_range(const char *data)
+{
+	bool own = fork_lock_lib();
+
+	for (unsigned i = 0; i < n_known; i++)
+		if (known[i].addr == (uintptr_t)data)
+			known[i--] = known[--n_known];
+	fork_unlock_lib(own);
+}
+
+/* mmap(2), and nobody takes it for something else. */
+static char *map_known(int memfd, uint64_t len)
+{
+	bool own = fork_lock_lib();
+	struct range *larger = realloc(known, (n_known + 1) * sizeof(*known));
+	char *p = MAP_FAILED;
+
+	if (larger) {
+		known = larger;
+		p = mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_NORESERVE, memfd, 0);
+	}
+	if (p != MAP_FAILED)
+		known[n_known++] = (struct range){ (uintptr_t)p, len };
+	fork_unlock_lib(own);
+	return p == MAP_FAILED ? NULL : p;
+}
+
 /* Without the event that munmap(2) of a registered range makes, which somebody would have to read. */
 static void unmap_data(struct pgc_file *f, const char *data, uint64_t len)
 {
 	struct uffdio_range range = { .start = (uintptr_t)data, .len = len };
 
 	(void)mprotect((void *)data, len, PROT_NONE);
-	if (ioctl(f->uffd, UFFDIO_UNREGISTER, &range) == 0)
-		munmap((void *)data, len);
+	if (ioctl(f->uffd, UFFDIO_UNREGISTER, &range) == 0 && munmap((void *)data, len) == 0)
+		forget_range(data);
 }
 
 static void window_free(struct pgc_file *f, struct window *w)
@@ -93,9 +132,9 @@ static bool are_unused(const struct pgc_file *f)
 static char *map_data(struct pgc_file *f, uint64_t len)
 {
 	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-	char *p = mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_NORESERVE, f->memfd, 0);
+	char *p = map_known(f->memfd, len);
 
-	if (p == MAP_FAILED)
+	if (!p)
 		return NULL;
 	reg.range = (struct uffdio_range){ .start = (uintptr_t)p, .len = len };
 	if (munlock(p, len) == 0 && madvise(p, len, MADV_DONTFORK) == 0 && ioctl(f->uffd, UFFDIO_REGISTER, &reg) == 0) {
@@ -103,6 +142,7 @@ static char *map_data(struct pgc_file *f, uint64_t len)
 		return p;
 	}
 	munmap(p, len);
+	forget_range(p);
 	return NULL;
 }
 
@@ -269,6 +309,7 @@ void window_forked(struct pgc_file *f)
 	f->window_addr = 0;
 	f->window_len = 0;
 	f->reads_asked = 0;
+	n_known = 0;
 	pthread_mutex_init(&f->window_lock, NULL);
 }
 

@@ -191,7 +191,7 @@ static void opens_to_the_limit(struct peer *p, void *arg)
 	WAIT_UNTIL(pgc_open(&more, "f", O_RDONLY, 0) == 0);
 }
 
-SYSTEM_TEST(opens_to_the_limit_are_refused_and_others_are_not, .config = "max_handles = 16", .tracking = "sync")
+SYSTEM_TEST(opens_to_the_limit_are_refused_and_others_are_not, .config = "max_handles = 16")
 {
 	struct pgc_file *f[2 * HANDLES];
 	struct peer *p;
@@ -256,7 +256,7 @@ static void opens_beside_the_forker(struct peer *p, void *arg)
 	peer_tell(p, 1);
 }
 
-SYSTEM_TEST(a_mad_forker_waits_and_its_user_opens_nothing_more, .config = "max_handles = 16")
+SYSTEM_TEST(a_mad_forker_waits_and_its_user_opens_nothing_more, .config = "max_handles = 16", .tracking = "sync")
 {
 	struct forks *forks = shared_memory(sizeof(*forks));
 	struct peer *p, *q;

@@ -648,7 +648,7 @@ SYSTEM_TEST(sizes_and_ranges_out_of_range)
 		{.type = PGC_MSG_POPULATE, .populate = {.addr = PAGE, .len = PAGE}},
 		{.type = PGC_MSG_KEEP, .keep = {.off = UINT64_MAX, .len = 20, .on = 1}},
 		{.type = PGC_MSG_KEEP, .keep = {.off = 0, .len = 20, .on = 2}},
-		{.type = PGC_MSG_SYNC, .sync = {.flags = 1u << 3}},
+		{.type = PGC_MSG_SYNC, .sync = {.flags = 1u << 4}},
 		{.type = PGC_MSG_SEEK, .seek = {.off = 1ull << 63, .whence = SEEK_DATA}},
 		{.type = PGC_MSG_SEEK, .seek = {.off = PAGE, .whence = SEEK_DATA, .pad = 1}},
 		{.type = PGC_MSG_SEEK, .seek = {.off = 0, .whence = SEEK_SET}},

@@ -471,7 +471,7 @@ static void heavy_and_light(peer_body heavy)
 	WAIT_UNTIL(memory().throttled_ms > 0 || heavy == writes_heavily);
 }
 
-SYSTEM_TEST(heavy_stores_wait_and_others_do_not, .memory_max = "128M", .config = DIRTY_CONFIG, .seconds = 120)
+SYSTEM_TEST(heavy_stores_wait_and_others_do_not, .tracking = "sync", .memory_max = "128M", .config = DIRTY_CONFIG, .seconds = 120)
 {
 	heavy_and_light(stores_heavily);
 }
