@@ -4,7 +4,7 @@
  * code runs and never sends on them. A handle gets a connection of its own in the child at its first use.
  *
  * Mappings: where the daemon follows forks (PGC_HANDLE_FORK_EVENTS) it has the child's userfaultfd by the event, and
- * they are served as they are. Where it may not, the kernel takes the child's registration away, and holes would read
+ * they are served as they are. Where it may not, or does not because stores are tracked without faults, the kernel takes the child's registration away, and holes would read
  * as zeros. There, shared mappings are kept from the child (MADV_DONTFORK) and made anew here at the same address, and
  * private ones are registered again here. What cannot be restored is left inaccessible: a signal is better than zeros.
  *
@@ -183,16 +183,23 @@ static int remake(const struct mapping *m)
 /* The child is the only thread, so the table is walked without its lock: connecting takes that. */
 static void restore_mappings(void)
 {
+	bool followed = true;
 	size_t n = 0;
 
+	for (size_t i = 0; i < lib.n_map; i++)
+		followed &= !!(file_flags(lib.map[i].f) & PGC_HANDLE_FORK_EVENTS);
 	/* As the parent's connections were: those made below may say otherwise. */
 	for (size_t i = 0; i < lib.n_map; i++)
-		lib.map[i].inherited |= !!(file_flags(lib.map[i].f) & PGC_HANDLE_FORK_EVENTS);
+		lib.map[i].inherited |= followed;
 	for (size_t i = 0; i < lib.n_map; i++) {
 		struct mapping *m = &lib.map[i];
 		bool lost = m->dontfork;
+		int r = lost || (m->inherited && followed) ? 0 : remake(m);
 
-		if (!lost && !m->inherited && remake(m) < 0) {
+		/* Of which handle it is may be a guess of the table. One whose forks the daemon follows: then it is there, and served. */
+		if (r == -EBUSY || r == -EEXIST) {
+			m->inherited = true;
+		} else if (r < 0) {
 			block_range(m);
 			lost = true;
 		}
