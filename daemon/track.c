@@ -763,9 +763,10 @@ int track_punch(struct file *f, uint64_t first, unsigned n, uint64_t *ret_stay)
 	return stay == bits_range(0, n) && r < 0 ? r : 0;
 }
 
-bool track_revoke(struct file *f, uint64_t *cursor)
+bool track_revoke(struct file *f, bool all, uint64_t *cursor)
 {
 	uint64_t next = UINT64_MAX, unclean, mapped, left;
+	struct block *b;
 	struct tracker *t;
 	int r;
 
@@ -776,7 +777,8 @@ bool track_revoke(struct file *f, uint64_t *cursor)
 	*cursor = next + 1;
 	mapped = look_at_all(f, next * PGC_BLOCK_PAGES, PGC_BLOCK_PAGES, &unclean);
 	window_hide(f, next * PGC_BLOCK_PAGES, PGC_BLOCK_PAGES);
-	for (left = mapped & ~unclean; left;) {
+	b = block_tree_find(&f->blocks, next);
+	for (left = b ? mapped & b->e->resident & (all ? ~b->e->writeback : ~(unclean | b->e->dirty | b->e->writeback)) : 0; left;) {
 		unsigned from = (unsigned)__builtin_ctzll(left), held = bits_run(left, from);
 
 		(void)hold_and_punch(f, next * PGC_BLOCK_PAGES + from, held, true, &held, &r);
@@ -784,8 +786,8 @@ bool track_revoke(struct file *f, uint64_t *cursor)
 			break;
 		left &= ~bits_range(from, held);
 	}
-	if (block_tree_find(&f->blocks, next))
-		window_show(block_tree_find(&f->blocks, next));
+	if (b)
+		window_show(b);
 	return true;
 }
 

@@ -83,8 +83,11 @@ int track_may_clean(const struct file *f, uint64_t first, uint64_t n);
  * written stay (a bit in *ret_stay, the lowest for `first`), dirty. Returns 0 or a negative errno: then nothing was punched.
  */
 int track_punch(struct file *f, uint64_t first, unsigned n, uint64_t *ret_stay);
-/* Takes what is resident out of all page tables in which it could be stored to, and leaves it where it is: stores are faults from then on. A bounded part of it from block *cursor on; whether there is more. */
-bool track_revoke(struct file *f, uint64_t *cursor);
+/*
+ * Takes what is clean, or (`all`) everything that is not being written, out of the page tables in which it could be stored to, and leaves it where it is: stores are
+ * faults from then on. A bounded part of it from block *cursor on; whether there is more.
+ */
+bool track_revoke(struct file *f, bool all, uint64_t *cursor);
 
 /* Has somebody who stores to it more dirty than it may, or does its store take nothing? */
 bool track_is_over_limit(const struct file *f);

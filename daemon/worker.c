@@ -178,7 +178,7 @@ static void drain_pass_done(struct drain *d)
 
 	/* From here on stores are faults, and wait: what was stored to until now shows, and is written in another pass. */
 	list_for_each(f, &w->all_files, by_worker)
-		for (uint64_t cursor = 0; f->store && track_revoke(f, &cursor);)
+		for (uint64_t cursor = 0; f->store && track_revoke(f, true, &cursor);)
 			continue;
 	if (anything_dirty(w) && ++d->tries < DRAIN_TRIES) {
 		ring_timer_arm(&w->ring, &d->pause, DRAIN_PAUSE_NS);

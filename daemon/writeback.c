@@ -644,7 +644,7 @@ static void revoke_some(struct task *t)
 	struct worker *w = j->file->worker;
 	uint64_t begun = now_ns();
 
-	while (track_revoke(j->file, &j->cursor))
+	while (track_revoke(j->file, false, &j->cursor))
 		if (worker_turn_is_over(w, begun, REVOKE_TURN_NS)) {
 			worker_queue(w, t);
 			return;
