@@ -78,6 +78,7 @@ static void request_free(struct request *r)
 static void request_end(struct request *r, int error)
 {
 	struct handle *h = r->handle;
+	const int life = window_life();
 
 	kill_point("request.ended");
 	if (h) {
@@ -85,7 +86,7 @@ static void request_end(struct request *r, int error)
 		if (!r->answered_before)
 			space_save_done(h->space, &r->msg, &r->reply);
 		kill_point("request.done");
-		handle_reply(h, &r->reply, NULL, 0);
+		handle_reply(h, &r->reply, &life, r->msg.type == PGC_MSG_STAT && r->msg.stat.life && error == 0);
 		kill_point("request.answered");
 	}
 	request_free(r);
@@ -711,9 +712,12 @@ static const char *check(const struct handle *h, const struct pgc_msg *m, unsign
 
 	switch (m->type) {
 	case PGC_MSG_CLOSE:
-	case PGC_MSG_STAT:
 	case PGC_MSG_XFER:
 		used = 0;
+		break;
+	case PGC_MSG_STAT:
+		used = BODY(pgc_stat);
+		ok = m->stat.life <= 1 && m->stat.pad == 0;
 		break;
 	case PGC_MSG_MAP:
 		used = BODY(pgc_map);
@@ -866,6 +870,8 @@ static int begin(struct request *r, int fd)
 		ops_queue(f, &r->file_op);
 		return 1;
 	case PGC_MSG_STAT:
+		if (m->stat.life && window_life() < 0)
+			return -EOPNOTSUPP;
 		r->store_op.done = stat_done;
 		f->store->ops->stat(f->store, &r->store_op, &r->stat);
 		return 1;

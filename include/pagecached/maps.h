@@ -146,7 +146,7 @@ struct pgc_saved_file {
 	struct pgc_saved_op op;
 	struct pgc_saved_range kept[PGC_SAVED_RANGES], pins[PGC_SAVED_RANGES]; /* cover what was declared, perhaps more */
 	pgc_u64 poisoned[PGC_SAVED_POISONED]; /* pages, the newest ones */
-	unsigned char times[160]; /* the daemon's struct file_times */
+	unsigned char times[160]; /* a struct pgc_times */
 };
 
 /* In slot 0 of `saved_files`. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * stat(2) and its kin. The kernel answers, and of a file that the cache has, size, blocks and times come from the daemon: what was written may not be on the store
- * yet. A descriptor of ours asks through its handle, a path over the control connection; without a daemon the kernel's answer stands.
+ * yet. Of a descriptor of ours its handle knows them, or asks; a path is asked for over the control connection; without a daemon the kernel's answer stands.
  *
  * access(2) and getdents(2) speak of nothing that the cache changes.
  */
@@ -25,8 +25,24 @@ int stat_overlay(struct stat *st)
 	return 0;
 }
 
+/* False: it has to be asked for. */
+static bool quick_fstat(int fd, struct stat *st)
+{
+	struct ofd *o = ofd_quick(fd);
+	struct stat_look look;
+	bool known;
+
+	if (!o)
+		return false;
+	known = stat_look(o->file, &look) && REAL(fstat)(ofd_real(o), st) == 0 && stat_shown(o->file, &look, st);
+	ofd_quick_end(o);
+	return known;
+}
+
 static int fstat_ours(int fd, struct stat *st)
 {
+	if (st && quick_fstat(fd, st))
+		return 0;
 	WITH_OFD(o, fd, REAL(fstat)(fd, st));
 
 	return (int)shim_result(ofd_stat(o, st));

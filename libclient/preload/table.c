@@ -101,6 +101,11 @@ static bool is_placeholder(const struct ofd *o, int fd)
 	return REAL(fstat)(fd, &st) == 0 && st.st_ino == o->holder_ino && st.st_dev == o->holder_dev;
 }
 
+static bool may_be_quick(const struct pgc_file *f)
+{
+	return __atomic_load_n(&f->window, __ATOMIC_RELAXED) || __atomic_load_n(&f->life, __ATOMIC_RELAXED);
+}
+
 struct ofd *ofd_quick(int fd)
 {
 	struct ofd *o = entry(fd);
@@ -108,7 +113,7 @@ struct ofd *ofd_quick(int fd)
 	if (!o || o == OFD_HIDDEN || shim_depth > 0)
 		return NULL;
 	__atomic_add_fetch(&o->quick, 1, __ATOMIC_SEQ_CST);
-	if (entry(fd) == o && __atomic_load_n(&o->file->window, __ATOMIC_RELAXED) && is_placeholder(o, fd))
+	if (entry(fd) == o && may_be_quick(o->file) && is_placeholder(o, fd))
 		return o;
 	ofd_quick_end(o);
 	return NULL;
