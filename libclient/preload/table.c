@@ -106,6 +106,32 @@ static bool may_be_quick(const struct pgc_file *f)
 	return __atomic_load_n(&f->window, __ATOMIC_RELAXED) || __atomic_load_n(&f->life, __ATOMIC_RELAXED);
 }
 
+/* A descriptor of a file, by its device and inode: the last one that was made with such numbers. A claim, as the table. */
+#define BY_FILE 256
+static int by_file[BY_FILE]; /* atomic, relaxed: plus one; 0: none */
+
+static int *by_file_slot(dev_t dev, ino_t ino)
+{
+	return &by_file[(ino ^ ino >> 8 ^ dev) % BY_FILE];
+}
+
+static void note_by_file(int fd, const struct ofd *o)
+{
+	if (o)
+		__atomic_store_n(by_file_slot(o->dev, o->ino), fd + 1, __ATOMIC_RELAXED);
+}
+
+struct ofd *ofd_quick_of(dev_t dev, ino_t ino)
+{
+	int fd = __atomic_load_n(by_file_slot(dev, ino), __ATOMIC_RELAXED) - 1;
+	struct ofd *o = fd < 0 ? NULL : ofd_quick(fd);
+
+	if (!o || (o->dev == dev && o->ino == ino))
+		return o;
+	ofd_quick_end(o);
+	return NULL;
+}
+
 struct ofd *ofd_quick(int fd)
 {
 	struct ofd *o = entry(fd);
@@ -164,6 +190,7 @@ void table_set(int fd, struct ofd *o)
 
 	pthread_mutex_lock(&shim.lock);
 	old = replace(fd, o);
+	note_by_file(fd, o);
 	pthread_mutex_unlock(&shim.lock);
 	if (old)
 		ofd_put(old);
@@ -241,6 +268,7 @@ int table_dup(struct ofd *o, int (*make)(void *arg), void *arg)
 	/* A number beyond the table stays a placeholder that nobody serves: it refuses. */
 	if (fd >= 0 && fd < FD_MAX && entry(fd) != o) {
 		old = replace(fd, o);
+		note_by_file(fd, o);
 		if (o)
 			o->refs++;
 	}
