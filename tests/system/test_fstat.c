@@ -229,6 +229,50 @@ SYSTEM_TEST(a_handle_that_may_only_write_knows_as_well)
 	agree(f, "write");
 }
 
+/* Looks at a byte all the time, and at the file as soon as that is another. */
+static void see_bytes(struct peer *p, void *arg)
+{
+	struct pgc_file *f;
+	const uint8_t *m;
+	struct stat was, is;
+	uint64_t value;
+
+	peer_hear(p);
+	f = open_known(file_path("f"), O_RDONLY);
+	m = map(f, PAGE, PROT_READ, MAP_SHARED, 0);
+	(void)load(m);
+	CHECK_EQ(pgc_fstat(f, &was), 0);
+	peer_tell(p, 0);
+	while ((value = peer_hear(p)) > 0) {
+		while (*(volatile const uint8_t *)m != (uint8_t)value)
+			;
+		CHECK_EQ(pgc_fstat(f, &is), 0);
+		CHECK(before(was.st_mtim, is.st_mtim));
+		was = is;
+		peer_tell(p, 0);
+	}
+}
+
+SYSTEM_TEST(who_sees_the_bytes_of_a_write_sees_its_time)
+{
+	struct peer *p = peer_start(see_bytes, NULL);
+	struct pgc_file *f;
+
+	make_file("f", PAGE, 1);
+	f = open_file(file_path("f"), O_RDWR);
+	peer_ask(p, 1);
+	for (unsigned i = 0; i < 150; i++) {
+		uint8_t value = (uint8_t)(i % 200 + 20);
+
+		tick();
+		peer_tell(p, value);
+		CHECK_EQ(pgc_pwrite(f, &value, 1, 0), 1);
+		peer_hear(p);
+	}
+	peer_tell(p, 0);
+	peer_join(p);
+}
+
 /* --- when the daemon is asked, and when not --- */
 
 SYSTEM_TEST(nobody_is_asked, .no_kills = "it stops the daemon")
@@ -464,6 +508,7 @@ SYSTEM_TESTS_MAIN("fstat",
 	cmocka_unit_test(after_each_change_it_is_what_the_daemon_says),
 	cmocka_unit_test(so_it_is_where_much_is_written_out_in_the_background),
 	cmocka_unit_test(a_handle_that_may_only_write_knows_as_well),
+	cmocka_unit_test(who_sees_the_bytes_of_a_write_sees_its_time),
 	cmocka_unit_test(nobody_is_asked),
 	cmocka_unit_test(what_is_no_file_of_the_kernels_is_asked_for),
 	cmocka_unit_test(a_file_without_a_name_is_known),
