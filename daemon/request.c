@@ -491,17 +491,15 @@ static void stat_done(struct store_op *op, ssize_t result)
 	struct request *r = container_of(op, struct request, store_op);
 	struct store_stat *st = &r->stat;
 
-	if (result >= 0)
+	if (result >= 0) {
 		file_stat_shown(r->file, st);
-	r->reply.stat_reply = (struct pgc_stat_reply){
-		.dev = st->dev, .ino = st->ino, .size = st->size, .blocks = st->blocks, .rdev = st->rdev,
-		.mode = st->mode, .nlink = st->nlink, .uid = st->uid, .gid = st->gid, .blksize = st->blksize,
-		.atime_s = st->atime.tv_sec, .mtime_s = st->mtime.tv_sec, .ctime_s = st->ctime.tv_sec,
-		.atime_ns = (uint32_t)st->atime.tv_nsec, .mtime_ns = (uint32_t)st->mtime.tv_nsec,
-		.ctime_ns = (uint32_t)st->ctime.tv_nsec,
-	};
-	if (result < 0)
-		memset(&r->reply.stat_reply, 0, sizeof(r->reply.stat_reply));
+		r->reply.stat_reply = (struct pgc_stat_reply){
+			.dev = st->dev, .ino = st->ino, .size = st->size, .blocks = st->blocks, .rdev = st->rdev,
+			.mode = st->mode, .nlink = st->nlink, .uid = st->uid, .gid = st->gid, .blksize = st->blksize,
+			.atime_s = st->atime.tv_sec, .mtime_s = st->mtime.tv_sec, .ctime_s = st->ctime.tv_sec,
+			.atime_ns = (uint32_t)st->atime.tv_nsec, .mtime_ns = (uint32_t)st->mtime.tv_nsec, .ctime_ns = (uint32_t)st->ctime.tv_nsec,
+		};
+	}
 	request_end(r, (int)result);
 }
 

@@ -448,9 +448,9 @@ struct pgc_control_page {
 	/*
 	 * What the daemon would go by if it was asked for STAT just now (shown.h). Odd: it must be asked. A client reads stat_seq, then `shown`, then asks the kernel for the
 	 * store's part, and then looks whether stat_seq is what it was, and after that whether the daemon lives: what is there when that dies may be half written, or old by
-	 * the time that another one has taken over. Grows with each change, also from one page to the next of the same file.
+	 * the time that another one has taken over. Grows with each change, also from one page to the next of the same file. Away from what each read looks at.
 	 */
-	uint64_t stat_seq __attribute__((aligned(64))); /* atomic; grows before anything that stat(2) shows does. Pairs with the client's loads before and after */
+	uint64_t stat_seq __attribute__((aligned(128))); /* atomic; grows before anything that stat(2) shows does. Pairs with the client's loads before and after */
 	struct pgc_shown shown;    /* of words, each atomic */
 };
 
