@@ -243,6 +243,7 @@ void block_set_dirty(struct block *b, uint64_t pages)
 	if (n == 0)
 		return;
 	assert((pages & ~b->e->resident) == 0);
+	file_stat_hide(f);
 	if (b->e->dirty == 0) {
 		b->e->dirty_since = now_ns();
 		block_tree_tag_dirty(&f->blocks, b->e->index);
@@ -271,6 +272,7 @@ void block_clear_dirty(struct block *b, uint64_t pages)
 
 	if (n == 0)
 		return;
+	file_stat_hide(f);
 	b->e->dirty &= ~pages;
 	kill_point("block.dirty_cleared");
 	count_dirty(b, was);
@@ -291,6 +293,7 @@ void block_set_writeback(struct block *b, uint64_t pages, bool on)
 	uint64_t changed = on ? pages & ~b->e->writeback : pages & b->e->writeback;
 	uint64_t n = (uint64_t)__builtin_popcountll(changed), was = b->e->dirty | b->e->writeback;
 
+	file_stat_hide(b->file);
 	b->e->writeback ^= changed;
 	kill_point("block.writeback_set");
 	count_dirty(b, was);

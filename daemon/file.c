@@ -74,6 +74,7 @@ static int map_control_page(struct file *f)
 	if (p == MAP_FAILED)
 		return -errno;
 	f->control = p;
+	file_stat_begin(f);
 	f->control_ro = proc_fd_reopen(f->control_fd, O_RDONLY);
 	if (f->control_ro < 0)
 		return f->control_ro;
@@ -142,6 +143,7 @@ static struct file *file_make(struct worker *w, uint32_t slot, uint64_t dev, uin
 	list_init(&f->publish.link);
 	list_init(&f->ops_task.link);
 	list_init(&f->retain_task.link);
+	list_init(&f->stat_task.link);
 	list_init(&f->looking);
 	list_init(&f->look_next);
 	frame_refs_init(&f->refs, &ref_functions, f);
@@ -303,8 +305,10 @@ static void let_go(struct file *f)
 		host_mapper_free(&f->mapper);
 	if (f->store)
 		f->store->ops->close(f->store);
-	if (f->control)
+	if (f->control) {
+		file_stat_end(f);
 		munmap(f->control, PAGE_SIZE_);
+	}
 	window_free(f);
 	track_file_free(f);
 	for (size_t i = 0; i < ELEMENTSOF(fds); i++)
@@ -313,6 +317,7 @@ static void let_go(struct file *f)
 	list_remove(&f->publish.link);
 	list_remove(&f->ops_task.link);
 	list_remove(&f->retain_task.link);
+	list_remove(&f->stat_task.link);
 	list_remove(&f->sync_task.link);
 	list_remove(&f->by_hash);
 	list_remove(&f->by_worker);
@@ -413,6 +418,12 @@ int file_adopt(struct file **ret, struct worker *w, uint32_t slot, int memfd)
 
 /* --- versions, open and idle --- */
 
+static void times_changed(struct file *f)
+{
+	file_save_times(f);
+	file_stat_show(f);
+}
+
 void file_looked_at(struct file *f, const struct store_stat *st)
 {
 	f->unlinked = st->nlink == 0;
@@ -461,12 +472,13 @@ int file_opened(struct file *f, const struct store_stat *st)
 		f->store_size = st->size;
 		r = file_set_size(f, MAX(st->size, dirty_end(f)));
 	} else if (changed || !f->version.valid) {
+		file_stat_show(f);
 		return 0; /* we are writing: what changed is our own doing, and is looked at when that is over */
 	}
 	if (r == 0) {
 		remember_version(f, st);
 		file_times_looked(&f->times, file_times_now(), st, true);
-		file_save_times(f);
+		times_changed(f);
 	}
 	return r;
 }
@@ -486,7 +498,7 @@ static void version_done(struct store_op *op, ssize_t result)
 		file_times_restored(&f->times, file_times_now(), &f->restore, quiet);
 	else if (result == 0)
 		file_times_looked(&f->times, file_times_now(), st, quiet);
-	file_save_times(f);
+	times_changed(f);
 	/*
 	 * A write that began meanwhile has made it stale: its own end will look again. And where nothing of ours was written since the version was remembered, a
 	 * difference is somebody else's, for the next open to find.
@@ -516,7 +528,7 @@ void file_refresh_version(struct file *f)
 	f->restoring = f->times.moved && f->store->writable;
 	if (f->restoring) {
 		file_times_restore(&f->times, &f->restore);
-		file_save_times(f);
+		times_changed(f);
 		f->store->ops->restore(f->store, &f->version_op, &f->restore);
 	} else {
 		f->store->ops->stat(f->store, &f->version_op, &f->version_stat);
@@ -532,7 +544,7 @@ void file_look(struct file *f, struct parked *p)
 void file_changed(struct file *f)
 {
 	file_times_changed(&f->times, file_times_now());
-	file_save_times(f);
+	times_changed(f);
 }
 
 void file_moving(struct file *f)
@@ -540,34 +552,7 @@ void file_moving(struct file *f)
 	f->version.valid = false;
 	file_save_version(f);
 	file_times_moving(&f->times, file_times_now());
-	file_save_times(f);
-}
-
-void file_stat_shown(const struct file *f, struct store_stat *st)
-{
-	uint64_t most = MAX(st->blocks, file_pages(f) * (PAGE_SIZE_ / 512));
-
-	/* What is not written yet may come to lie on what the store has, or where it has a hole. */
-	st->blocks = MIN(most, st->blocks + (f->e->dirty + f->e->writeback) * (PAGE_SIZE_ / 512));
-	st->size = f->size;
-	file_times_show(&f->times, file_times_now(), st, &st->mtime, &st->ctime);
-}
-
-int file_stat_overlay(const struct file *f, struct store_stat *st)
-{
-	if (!f->times.known && !f->taking_over)
-		return -ENOENT; /* it is just being opened */
-	if (f->times.known && file_times_stale(&f->times, st->ctime)) {
-		/* The asker's look was before the last one of our own. */
-		st->blocks = MAX(st->blocks, f->version.blocks);
-		st->mtime = f->times.left_mtime;
-		st->ctime = f->times.left_ctime;
-	}
-	/* While it is taken over what moved the store's times may well be the dead daemon's writes, and the store has an old size. */
-	if (f->state != FILE_READY && !f->taking_over && !file_times_unchanged(&f->times, st->mtime, st->ctime))
-		return -ENOENT; /* changed past the cache, which its next open will find out */
-	file_stat_shown(f, st);
-	return 0;
+	times_changed(f);
 }
 
 void file_maybe_idle(struct file *f)
@@ -601,6 +586,7 @@ void file_maybe_idle(struct file *f)
 		f->store = NULL;
 	}
 	kill_point("file.idle");
+	file_stat_hide(f);
 	f->state = FILE_IDLE;
 }
 

@@ -84,7 +84,8 @@ struct file {
 	struct store_restore restore;
 	bool version_busy, restoring, stat_failed;
 	struct list looking, look_next; /* struct parked: wait for the look under way, and for one that has not begun */
-	struct file_times times;
+	struct pgc_times times;
+	struct task stat_task;     /* file_stat.c: what stat shows is hidden from clients until then */
 
 	/* Address spaces and references: space.c. */
 	struct list spaces;
@@ -200,6 +201,15 @@ void file_look(struct file *f, struct parked *p);
 void file_changed(struct file *f);
 /* A write or the like of ours is about to be given to the store, whose times and version move. */
 void file_moving(struct file *f);
+/*
+ * Clients read in the control page what STAT would go by. Before anything of that changes, or what of it others can see: it is hidden, and STAT is asked. Shown again by
+ * file_stat_show(), at the latest in a later round; before a client that has changed something goes on, so that it need not ask.
+ */
+void file_stat_hide(struct file *f);
+void file_stat_show(struct file *f);
+/* A control page of its own, or one that a dead daemon had; and one that nobody changes any more. Hidden. */
+void file_stat_begin(struct file *f);
+void file_stat_end(struct file *f);
 /* Makes what the store says of it what clients are to see: size, blocks, times. */
 void file_stat_shown(const struct file *f, struct store_stat *st);
 /* The same for what somebody else has asked the kernel. -ENOENT: there is nothing to add to that. */

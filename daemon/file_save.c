@@ -8,7 +8,7 @@
 #include "daemon/kill_point.h"
 #include "daemon/saved.h"
 
-_Static_assert(sizeof(struct file_times) <= sizeof(((struct pgc_saved_file *)0)->times), "room for the times");
+_Static_assert(sizeof(struct pgc_times) <= sizeof(((struct pgc_saved_file *)0)->times), "room for the times");
 
 static struct pgc_saved_time to_saved(struct timespec t) { return (struct pgc_saved_time){ (uint64_t)t.tv_sec, (uint32_t)t.tv_nsec, 0 }; }
 static struct timespec from_saved(struct pgc_saved_time t) { return (struct timespec){ (time_t)t.sec, (long)t.nsec }; }
@@ -227,7 +227,7 @@ static int load_set(struct dirty_set *d, const struct pgc_saved_range *range, ui
 static void load_times(struct file *f)
 {
 	static const size_t flags[] = {
-		offsetof(struct file_times, known), offsetof(struct file_times, pending), offsetof(struct file_times, moved),
+		offsetof(struct pgc_times, known), offsetof(struct pgc_times, pending), offsetof(struct pgc_times, moved),
 	};
 
 	for (size_t i = 0; i < ELEMENTSOF(flags); i++)

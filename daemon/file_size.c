@@ -20,6 +20,7 @@
 
 static void set_size_fields(struct file *f, uint64_t size)
 {
+	file_stat_hide(f);
 	if (size >= f->uncut)
 		f->uncut = 0;
 	f->size = size;
@@ -103,6 +104,7 @@ int file_set_size(struct file *f, uint64_t size)
 
 	if (size > INT64_MAX)
 		return -EFBIG;
+	file_stat_hide(f);
 	if (shrink) {
 		/* Nobody begins to read behind it from here on. */
 		__atomic_store_n(&f->control->size, size, __ATOMIC_RELEASE);

@@ -19,14 +19,14 @@ struct file_now file_times_now(void)
 	return now;
 }
 
-void file_times_changed(struct file_times *t, struct file_now now)
+void file_times_changed(struct pgc_times *t, struct file_now now)
 {
 	t->pending = true;
 	t->changed = now.coarse;
 	t->order = now.exact;
 }
 
-void file_times_moving(struct file_times *t, struct file_now now)
+void file_times_moving(struct pgc_times *t, struct file_now now)
 {
 	if (t->moved)
 		return;
@@ -34,35 +34,21 @@ void file_times_moving(struct file_times *t, struct file_now now)
 	t->moved_since = now.coarse;
 }
 
-/* As file_times_show(). `newest`: no look was later, so that any difference is news, also after a step back of the clock. */
-static void show(const struct file_times *t, struct file_now now, const struct store_stat *st, bool newest, struct timespec *ret_mtime, struct timespec *ret_ctime)
+static void show(const struct pgc_times *t, struct file_now now, const struct store_stat *st, bool newest, struct timespec *ret_mtime, struct timespec *ret_ctime)
 {
-	int later = compare_times(st->ctime, t->left_ctime);
-	bool touched = newest ? later != 0 : later > 0, set = touched && !same_time(st->mtime, t->left_mtime);
+	struct timespec mtime = st->mtime, ctime = st->ctime;
 
-	if (!t->known) {
-		*ret_mtime = st->mtime;
-		*ret_ctime = st->ctime;
-		return;
-	}
-	if (t->moved) /* the store's ctime is ours then, and so is an mtime that a write of ours can have left */
-		touched = set = set && !same_time(st->mtime, t->restoring) && !store_mtime_within(st->mtime, t->moved_since, now.exact);
-	*ret_mtime = set ? st->mtime : t->mtime;
-	*ret_ctime = touched ? st->ctime : t->ctime;
-	if (!t->pending)
-		return;
-	if (!set || compare_times(t->order, st->ctime) >= 0)
-		*ret_mtime = t->changed;
-	if (compare_times(t->changed, *ret_ctime) > 0)
-		*ret_ctime = t->changed;
+	pgc_show_times(t, now.exact, newest, &mtime, &ctime);
+	*ret_mtime = mtime; /* may be t's own */
+	*ret_ctime = ctime;
 }
 
-void file_times_show(const struct file_times *t, struct file_now now, const struct store_stat *st, struct timespec *ret_mtime, struct timespec *ret_ctime)
+void file_times_show(const struct pgc_times *t, struct file_now now, const struct store_stat *st, struct timespec *ret_mtime, struct timespec *ret_ctime)
 {
 	show(t, now, st, false, ret_mtime, ret_ctime);
 }
 
-void file_times_looked(struct file_times *t, struct file_now now, const struct store_stat *st, bool quiet)
+void file_times_looked(struct pgc_times *t, struct file_now now, const struct store_stat *st, bool quiet)
 {
 	show(t, now, st, true, &t->mtime, &t->ctime);
 	t->pending = t->pending && !t->known; /* what is shown has it from here on */
@@ -72,13 +58,13 @@ void file_times_looked(struct file_times *t, struct file_now now, const struct s
 	t->moved = t->moved && !quiet;
 }
 
-void file_times_restore(struct file_times *t, struct store_restore *ret)
+void file_times_restore(struct pgc_times *t, struct store_restore *ret)
 {
 	t->restoring = t->pending ? t->changed : t->mtime;
 	*ret = (struct store_restore){ .to = t->restoring, .since = t->moved_since, .left = t->left_mtime };
 }
 
-void file_times_restored(struct file_times *t, struct file_now now, const struct store_restore *r, bool quiet)
+void file_times_restored(struct pgc_times *t, struct file_now now, const struct store_restore *r, bool quiet)
 {
 	bool pending = t->pending && !same_time(t->changed, r->to); /* a client was here meanwhile */
 	struct timespec mtime, ctime;
@@ -93,9 +79,9 @@ void file_times_restored(struct file_times *t, struct file_now now, const struct
 	t->restoring = (struct timespec){ 0 };
 }
 
-bool file_times_unchanged(const struct file_times *t, struct timespec mtime, struct timespec ctime)
+bool file_times_unchanged(const struct pgc_times *t, struct timespec mtime, struct timespec ctime)
 {
 	return same_time(mtime, t->left_mtime) && same_time(ctime, t->left_ctime);
 }
 
-bool file_times_stale(const struct file_times *t, struct timespec ctime) { return compare_times(ctime, t->left_ctime) < 0; }
+bool file_times_stale(const struct pgc_times *t, struct timespec ctime) { return compare_times(ctime, t->left_ctime) < 0; }

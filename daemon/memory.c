@@ -82,3 +82,21 @@ int memory_claim(int fd, uint64_t dev, uint64_t ino, uint64_t birth)
 	(void)fchmod(fd, 0400);
 	return own;
 }
+
+int memory_map_sealed(int fd, uint64_t pos, uint64_t len, void **ret, size_t *ret_len)
+{
+	int seals = fcntl(fd, F_GET_SEALS);
+	struct stat st;
+	void *p;
+
+	if (seals < 0 || !(seals & F_SEAL_SHRINK))
+		return -EINVAL;
+	if (fstat(fd, &st) < 0 || len == 0 || (uint64_t)st.st_size < pos + len)
+		return -EINVAL;
+	p = mmap(NULL, (size_t)len, PROT_READ, MAP_SHARED, fd, (off_t)pos);
+	if (p == MAP_FAILED)
+		return -errno;
+	*ret = p;
+	*ret_len = (size_t)len;
+	return 0;
+}

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* memfd_create(2)'s errors. */
@@ -21,3 +22,5 @@ const char *memory_link(char buf[MEMORY_LINK_MAX], uint64_t dev, uint64_t ino);
  * was.
  */
 int memory_claim(int fd, uint64_t dev, uint64_t ino, uint64_t birth);
+/* Bytes [pos, pos + len) of a client's memory: a memfd that cannot shrink, so that they are there while the daemon reads. `pos`: of a page. -EINVAL, mmap(2)'s errors. */
+int memory_map_sealed(int fd, uint64_t pos, uint64_t len, void **ret, size_t *ret_len);

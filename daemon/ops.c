@@ -195,6 +195,7 @@ static int write_chunk(struct file_op *op, uint64_t lo, uint64_t hi)
 	if (hi > f->size)
 		file_zero_tail(f, f->size);
 	kill_point("write.room_made");
+	file_stat_hide(f);
 	n = pwrite(f->memfd, op->src + op->moved, (size_t)(hi - lo), (off_t)lo);
 	kill_point("write.copied");
 	if (n < 0) {
@@ -411,6 +412,7 @@ static void punch_memory(struct file *f, uint64_t off, uint64_t end)
 	struct block *b;
 
 	f->fill_gen++;
+	file_stat_hide(f);
 	window_hide(f, from, from < to ? to - from : 0);
 	if (from > to) { /* within one page */
 		zero_part(f, off, end);

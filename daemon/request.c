@@ -16,6 +16,7 @@
 #include "daemon/file_save.h"
 #include "daemon/kill_point.h"
 #include "daemon/log.h"
+#include "daemon/memory.h"
 #include "daemon/ops.h"
 #include "daemon/seek.h"
 #include "daemon/space_save.h"
@@ -78,6 +79,7 @@ static void request_free(struct request *r)
 static void request_end(struct request *r, int error)
 {
 	struct handle *h = r->handle;
+	const int life = window_life();
 
 	kill_point("request.ended");
 	if (h) {
@@ -85,7 +87,7 @@ static void request_end(struct request *r, int error)
 		if (!r->answered_before)
 			space_save_done(h->space, &r->msg, &r->reply);
 		kill_point("request.done");
-		handle_reply(h, &r->reply, NULL, 0);
+		handle_reply(h, &r->reply, &life, r->msg.type == PGC_MSG_STAT && r->msg.stat.life && error == 0);
 		kill_point("request.answered");
 	}
 	request_free(r);
@@ -440,25 +442,6 @@ static void file_op_done(struct file_op *op, int error)
 	request_end(r, op->kind == FILE_OP_WRITE && op->moved > 0 && !op->append ? 0 : error);
 }
 
-/* Bytes [pos, pos + len) of a client's memory: a memfd that cannot shrink, so that they are there while the daemon reads. `pos`: of a page. */
-static int map_sealed(int fd, uint64_t pos, uint64_t len, void **ret, size_t *ret_len)
-{
-	int seals = fcntl(fd, F_GET_SEALS);
-	struct stat st;
-	void *p;
-
-	if (seals < 0 || !(seals & F_SEAL_SHRINK))
-		return -EINVAL;
-	if (fstat(fd, &st) < 0 || len == 0 || (uint64_t)st.st_size < pos + len)
-		return -EINVAL;
-	p = mmap(NULL, (size_t)len, PROT_READ, MAP_SHARED, fd, (off_t)pos);
-	if (p == MAP_FAILED)
-		return -errno;
-	*ret = p;
-	*ret_len = (size_t)len;
-	return 0;
-}
-
 static int begin_write(struct request *r, int fd)
 {
 	const struct pgc_write *m = &r->msg.write;
@@ -470,7 +453,7 @@ static int begin_write(struct request *r, int fd)
 	};
 	if (m->flags & PGC_WRITE_DATAFD) {
 		uint64_t pos = align_down(m->pos, PAGE_SIZE_);
-		int e = h->data_writes > 0 ? -EBUSY : map_sealed(fd, pos, m->pos - pos + m->len, &r->data, &r->data_len);
+		int e = h->data_writes > 0 ? -EBUSY : memory_map_sealed(fd, pos, m->pos - pos + m->len, &r->data, &r->data_len);
 
 		if (e < 0)
 			return e;
@@ -492,17 +475,15 @@ static void stat_done(struct store_op *op, ssize_t result)
 	struct request *r = container_of(op, struct request, store_op);
 	struct store_stat *st = &r->stat;
 
-	if (result >= 0)
+	if (result >= 0) {
 		file_stat_shown(r->file, st);
-	r->reply.stat_reply = (struct pgc_stat_reply){
-		.dev = st->dev, .ino = st->ino, .size = st->size, .blocks = st->blocks, .rdev = st->rdev,
-		.mode = st->mode, .nlink = st->nlink, .uid = st->uid, .gid = st->gid, .blksize = st->blksize,
-		.atime_s = st->atime.tv_sec, .mtime_s = st->mtime.tv_sec, .ctime_s = st->ctime.tv_sec,
-		.atime_ns = (uint32_t)st->atime.tv_nsec, .mtime_ns = (uint32_t)st->mtime.tv_nsec,
-		.ctime_ns = (uint32_t)st->ctime.tv_nsec,
-	};
-	if (result < 0)
-		memset(&r->reply.stat_reply, 0, sizeof(r->reply.stat_reply));
+		r->reply.stat_reply = (struct pgc_stat_reply){
+			.dev = st->dev, .ino = st->ino, .size = st->size, .blocks = st->blocks, .rdev = st->rdev,
+			.mode = st->mode, .nlink = st->nlink, .uid = st->uid, .gid = st->gid, .blksize = st->blksize,
+			.atime_s = st->atime.tv_sec, .mtime_s = st->mtime.tv_sec, .ctime_s = st->ctime.tv_sec,
+			.atime_ns = (uint32_t)st->atime.tv_nsec, .mtime_ns = (uint32_t)st->mtime.tv_nsec, .ctime_ns = (uint32_t)st->ctime.tv_nsec,
+		};
+	}
 	request_end(r, (int)result);
 }
 
@@ -721,9 +702,12 @@ static const char *check(const struct handle *h, const struct pgc_msg *m, unsign
 
 	switch (m->type) {
 	case PGC_MSG_CLOSE:
-	case PGC_MSG_STAT:
 	case PGC_MSG_XFER:
 		used = 0;
+		break;
+	case PGC_MSG_STAT:
+		used = BODY(pgc_stat);
+		ok = m->stat.life <= 1 && m->stat.pad == 0;
 		break;
 	case PGC_MSG_MAP:
 		used = BODY(pgc_map);
@@ -830,7 +814,7 @@ static int begin(struct request *r, int fd)
 	case PGC_MSG_XFER:
 		if (h->xfer && m->status != PGC_REQUEST_AGAIN)
 			return -EEXIST;
-		e = map_sealed(fd, 0, PGC_XFER_SIZE, &r->data, &r->data_len);
+		e = memory_map_sealed(fd, 0, PGC_XFER_SIZE, &r->data, &r->data_len);
 		if (e < 0)
 			return e;
 		xfer_unref(h->xfer);
@@ -879,6 +863,8 @@ static int begin(struct request *r, int fd)
 		ops_queue(f, &r->file_op);
 		return 1;
 	case PGC_MSG_STAT:
+		if (m->stat.life && window_life() < 0)
+			return -EOPNOTSUPP;
 		if (track_needed(f)) /* what was stored to moves its times */
 			sync_look_range(&r->sync, f, 0, file_pages(f), looked_for_stat);
 		else

@@ -467,6 +467,7 @@ static void store_known(struct store_op *op, ssize_t result)
 	else if (result == 0)
 		file_looked_at(f, &r->stat);
 	f->state = FILE_READY;
+	file_stat_show(f);
 	free(r);
 	kill_point("restore.store_known");
 	redo_op(f);

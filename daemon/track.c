@@ -74,10 +74,14 @@ static void count_pages(struct tracker *t, uint64_t index, int64_t n)
 {
 	struct budget *g = t->file->worker->budget;
 	uint32_t *count = &t->count[index / WORDS_A_PAGE];
-	bool had = *count > 0;
+	bool had = *count > 0, looked = t->pages > 0;
 
 	*count = (uint32_t)((int64_t)*count + n);
 	t->pages = (uint64_t)((int64_t)t->pages + n);
+	if (!looked)
+		file_stat_hide(t->file); /* its times may not be right from here on, until somebody looks */
+	else if (t->pages == 0)
+		worker_queue(t->file->worker, &t->file->stat_task);
 	atomic_fetch_add_explicit(&g->tracked, (uint64_t)n, memory_order_relaxed);
 	atomic_fetch_add_explicit(&g->tracked_by[t->toucher->client], (uint64_t)n, memory_order_relaxed);
 	if (had == (*count > 0))

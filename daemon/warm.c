@@ -26,6 +26,7 @@
 #define GIVE_WAY_NS   10000000ull
 #define MARGIN        8              /* an eighth of the memory stays free */
 #define SLOTS_MARGIN  64u            /* block slots that stay free */
+#define FILE_MIN      32             /* pages: what is smaller is read in as fast as its record, and files that come and go are such */
 #define JOBS_MAX      1024u          /* of one worker on the offload thread */
 #define BYTES_MAX     ((size_t)8 << 20) /* of one worker: of records that wait to be written, and again of those that are read in */
 #define STOP_NS       2000000000ull
@@ -176,7 +177,7 @@ static uint64_t digest(const struct warm_record *r)
 
 static bool wants_record(const struct file *f)
 {
-	return dir.path && f->warm_start && f->retain != RETAIN_MAPPED && !f->unlinked && f->version.valid;
+	return dir.path && f->warm_start && file_pages(f) >= FILE_MIN && f->retain != RETAIN_MAPPED && !f->unlinked && f->version.valid;
 }
 
 static void write_record(struct file *f)

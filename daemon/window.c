@@ -64,6 +64,8 @@ int window_global_init(void)
 	return r;
 }
 
+int window_life(void) { return life_fd; }
+
 /* --- bits --- */
 
 static uint64_t bytes_of(uint64_t blocks) { return align_up(blocks * sizeof(uint64_t), PAGE_SIZE_); }

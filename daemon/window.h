@@ -27,6 +27,8 @@ struct window_readers {
 
 /* At the start, on the thread that lives as long as the daemon: the page that tells of its end. Without it nobody gets a window. */
 int window_global_init(void);
+/* A descriptor of that page for clients; -1: there is none. */
+int window_life(void);
 
 void window_readers_init(struct window_readers *r, const bool *noreuse);
 /*

@@ -126,6 +126,8 @@ void file_destroy(struct pgc_file *f)
 	close_fd(&f->buffered);
 	if (f->control)
 		munmap((void *)f->control, PGC_PAGE_SIZE);
+	if (f->life)
+		munmap((void *)f->life, PGC_PAGE_SIZE);
 	pthread_mutex_destroy(&f->connect_lock);
 	pthread_mutex_destroy(&f->window_lock);
 	pthread_mutex_destroy(&f->xfer_lock);
@@ -182,6 +184,8 @@ static void file_disconnect(struct pgc_file *f)
 
 static int file_map_control(struct pgc_file *f, int fd)
 {
+	/* Before any of it is read: what tells of the end of another daemon does not count for it. */
+	__atomic_add_fetch(&f->controls, 1, __ATOMIC_SEQ_CST);
 	/* In a forked child the new page takes the place of the inherited one at once, whoever reads it. */
 	void *p = mmap((void *)f->control, PGC_PAGE_SIZE, PROT_READ, MAP_SHARED | (f->control ? MAP_FIXED : 0), fd, 0);
 
@@ -820,38 +824,6 @@ PGC_PUBLIC int pgc_fallocate(struct pgc_file *f, int mode, off_t off, off_t len)
 		return -EFBIG;
 	m.fallocate = (struct pgc_fallocate){ .off = (uint64_t)off, .len = (uint64_t)len, .mode = mode };
 	return file_request(f, &m, NULL, 0);
-}
-
-PGC_PUBLIC int pgc_fstat(struct pgc_file *f, struct stat *ret)
-{
-	NO_CANCEL;
-	struct pgc_msg m = { .type = PGC_MSG_STAT };
-	const struct pgc_stat_reply *s = &m.stat_reply;
-	int r;
-
-	if (!f)
-		return -EBADF;
-	if (!ret)
-		return -EFAULT;
-	r = file_request(f, &m, NULL, 0);
-	if (r < 0)
-		return r;
-	*ret = (struct stat){
-		.st_dev = s->dev,
-		.st_ino = s->ino,
-		.st_mode = s->mode,
-		.st_nlink = s->nlink,
-		.st_uid = s->uid,
-		.st_gid = s->gid,
-		.st_rdev = s->rdev,
-		.st_size = (off_t)s->size,
-		.st_blksize = s->blksize,
-		.st_blocks = (blkcnt_t)s->blocks,
-		.st_atim = { s->atime_s, s->atime_ns },
-		.st_mtim = { s->mtime_s, s->mtime_ns },
-		.st_ctim = { s->ctime_s, s->ctime_ns },
-	};
-	return 0;
 }
 
 PGC_PUBLIC int pgc_seek(struct pgc_file *f, off_t off, int whence, off_t *ret)

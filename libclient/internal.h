@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the parts of libpagecached share. Calls go down only: fork, map, io, window, watch, file, (conn, vma).
+ * What the parts of libpagecached share. Calls go down only: fork, map, io, stat, window, watch, file, (conn, vma).
  *
  * Locks, in the order in which they may be taken: pgc_file.window_lock, pgc_file.connect_lock, lib.lock, pgc_file.xfer_lock, conn.lock.
  * Nothing waits for the daemon with lib.lock held, so a slow request on one handle delays no other handle.
@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <time.h>
 #include <unistd.h>
@@ -85,6 +86,8 @@
 #define window_forked pgcpriv_window_forked
 #define window_is_at pgcpriv_window_is_at
 #define window_read pgcpriv_window_read
+#define stat_look pgcpriv_stat_look
+#define stat_shown pgcpriv_stat_shown
 #define vma_close pgcpriv_vma_close
 #define vma_next pgcpriv_vma_next
 #define vma_open pgcpriv_vma_open
@@ -231,6 +234,12 @@ struct pgc_file {
 	uint64_t file_dev, file_ino;
 	const struct pgc_control_page *control;
 
+	/* stat.c. Atomic, changed under connect_lock but for stats_asked */
+	const uint32_t *life;      /* the life page of the daemon that has written the control page number: */
+	unsigned life_of;
+	unsigned controls;         /* control pages so far */
+	int stats_asked;           /* since there was one */
+
 	/* Made anew in a forked child at first use, under connect_lock. */
 	pthread_mutex_t connect_lock;
 	/* Atomic: no connection yet. Release store after the fields below, acquire load before their use. */
@@ -335,6 +344,13 @@ bool window_end(struct pgc_file *f);
 void window_forked(struct pgc_file *f);
 /* Is it a window that is mapped there? Under lib.lock. */
 bool window_is_at(uintptr_t addr);
+/*
+ * stat.c: what stat(2) is to say, without asking the daemon. First a look, then fstat(2) of the file itself, any description of it, then stat_shown(), which puts into
+ * *st what is different with the cache. False: that cannot be told, the daemon must be asked, and *st is not to be used. Takes no lock.
+ */
+struct stat_look { uint64_t seq; struct pgc_shown shown; };
+bool stat_look(const struct pgc_file *f, struct stat_look *ret);
+bool stat_shown(const struct pgc_file *f, const struct stat_look *look, struct stat *st);
 /* io.c */
 /* A memfd of `size` bytes that can neither shrink nor grow, or a negative errno. */
 int sealed_memfd(const char *name, uint64_t size);

@@ -415,7 +415,7 @@ static void restore_run(struct offload_job *job)
 	r->after = r->found;
 	clock_gettime(CLOCK_REALTIME, &now);
 	if (times_equal(r->found.mtime, r->to) ||
-	    (!times_equal(r->found.mtime, r->left) && !store_mtime_within(r->found.mtime, r->since, now)))
+	    (!times_equal(r->found.mtime, r->left) && !pgc_mtime_within(r->found.mtime, r->since, now)))
 		return;
 	/* Who may write a file may not always set its times: then what there is stays. */
 	if (futimens(j->fd, set) == 0)

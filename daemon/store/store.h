@@ -60,15 +60,6 @@ struct store_restore {
 	struct store_stat found, after; /* before and after that */
 };
 
-/* Can an operation that was issued at `since` or later, and has ended by `now`, have left this mtime? File systems may keep whole seconds, or two of them. */
-static inline bool store_mtime_within(struct timespec mtime, struct timespec since, struct timespec now)
-{
-	if (mtime.tv_nsec == 0)
-		return mtime.tv_sec >= since.tv_sec - 1 && mtime.tv_sec <= now.tv_sec;
-	return (mtime.tv_sec > since.tv_sec || (mtime.tv_sec == since.tv_sec && mtime.tv_nsec >= since.tv_nsec)) &&
-	       (mtime.tv_sec < now.tv_sec || (mtime.tv_sec == now.tv_sec && mtime.tv_nsec <= now.tv_nsec));
-}
-
 struct store_ops {
 	const char *name;
 	void (*stat)(struct store *s, struct store_op *op, struct store_stat *ret);

@@ -147,7 +147,7 @@ struct pgc_saved_file {
 	struct pgc_saved_op op;
 	struct pgc_saved_range kept[PGC_SAVED_RANGES], pins[PGC_SAVED_RANGES]; /* cover what was declared, perhaps more */
 	pgc_u64 poisoned[PGC_SAVED_POISONED]; /* pages, the newest ones */
-	unsigned char times[160]; /* the daemon's struct file_times */
+	unsigned char times[160]; /* a struct pgc_times */
 	/* Pages whose write-protection is being looked at and renewed; which of them were written is not in `blocks` yet. */
 	pgc_u64 scan_from, scan_to;
 	/* Pages that are being given up, and in the pipe of the worker that does it. drop_n 0: none. */

@@ -27,6 +27,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "pagecached/shown.h"
+
 #define PGC_WIRE_MAGIC   0x31434750u /* "PGC1" */
 #define PGC_WIRE_VERSION 7u          /* differs: the daemon answers EPROTO and hangs up */
 
@@ -67,7 +69,7 @@ enum pgc_msg_type {
 	PGC_MSG_SYNC,           /* fsync, fdatasync, msync */
 	PGC_MSG_TRUNCATE,
 	PGC_MSG_FALLOCATE,
-	PGC_MSG_STAT,
+	PGC_MSG_STAT,           /* -> [life page, if it is wanted] */
 	PGC_MSG_FADVISE,        /* file range */
 	PGC_MSG_MADVISE,        /* range of addresses */
 	PGC_MSG_KEEP,           /* file range is (not) written outside tracking */
@@ -235,6 +237,8 @@ struct pgc_keep { uint64_t off, len; uint32_t on; uint32_t pad; };
 struct pgc_seek { uint64_t off; uint32_t whence, pad; };                /* SEEK_DATA or SEEK_HOLE; ENXIO as lseek(2) */
 struct pgc_seek_reply { uint64_t off; };
 
+/* `life`, 0 or 1: the page that tells of the daemon's end is wanted beside the reply, to read later ones in the control page. EOPNOTSUPP: there is none. */
+struct pgc_stat { uint32_t life, pad; };
 struct pgc_stat_reply {
 	uint64_t dev, ino, size, blocks, rdev;
 	uint32_t mode, nlink, uid, gid, blksize, pad;
@@ -421,6 +425,7 @@ struct pgc_msg {
 		struct pgc_keep keep;
 		struct pgc_seek seek;
 		struct pgc_seek_reply seek_reply;
+		struct pgc_stat stat;
 		struct pgc_stat_reply stat_reply;
 		struct pgc_ctl_file ctl_file;
 		struct pgc_ctl_stat ctl_stat;
@@ -446,6 +451,13 @@ struct pgc_control_page {
 	uint64_t size;             /* atomic; the file's size in bytes */
 	uint32_t stopped;          /* 1: the daemon has ended after everything was written; what is stored later is lost */
 	uint32_t pad;
+	/*
+	 * What the daemon would go by if it was asked for STAT just now (shown.h). Odd: it must be asked. A client reads stat_seq, then `shown`, then asks the kernel for the
+	 * store's part, and then looks whether stat_seq is what it was, and after that whether the daemon lives: what is there when that dies may be half written, or old by
+	 * the time that another one has taken over. Grows with each change, also from one page to the next of the same file. Away from what each read looks at.
+	 */
+	uint64_t stat_seq __attribute__((aligned(128))); /* atomic; grows before anything that stat(2) shows does. Pairs with the client's loads before and after */
+	struct pgc_shown shown;    /* of words, each atomic */
 };
 
 #define PGC_WIRE_CHECK(type, bytes) \
@@ -474,6 +486,7 @@ PGC_WIRE_CHECK(pgc_madvise, 24);
 PGC_WIRE_CHECK(pgc_keep, 24);
 PGC_WIRE_CHECK(pgc_seek, 16);
 PGC_WIRE_CHECK(pgc_seek_reply, 8);
+PGC_WIRE_CHECK(pgc_stat, 8);
 PGC_WIRE_CHECK(pgc_stat_reply, 104);
 PGC_WIRE_CHECK(pgc_ctl_file, 24);
 PGC_WIRE_CHECK(pgc_ctl_stat, 56);
@@ -488,6 +501,7 @@ PGC_WIRE_CHECK(pgc_ctl_cgroup_reply, 64);
 PGC_WIRE_CHECK(pgc_ctl_pin_reply, 152);
 PGC_WIRE_CHECK(pgc_ctl_check, 32);
 PGC_WIRE_CHECK(pgc_ctl_check_reply, 128);
+_Static_assert(sizeof(struct pgc_control_page) <= PGC_PAGE_SIZE, "the control page is one page");
 _Static_assert(offsetof(struct pgc_msg, bytes) == 16, "wire layout of the header");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the wire is little-endian");
 

@@ -115,9 +115,11 @@ static inline bool fd_is_hidden(int fd)
  */
 HIDDEN struct ofd *ofd_get(int fd);
 /*
- * The same for a read that asks nobody (window_read()): no scope, no lock, no reference, but until ofd_quick_end() it is not freed. NULL: take the long way.
+ * The same for what asks nobody (window_read(), stat_shown()): no scope, no lock, no reference, but until ofd_quick_end() it is not freed. NULL: take the long way.
  */
 HIDDEN struct ofd *ofd_quick(int fd);
+/* Of a file that has a descriptor of ours. NULL: it has none, or none is found. */
+HIDDEN struct ofd *ofd_quick_of(dev_t dev, ino_t ino);
 HIDDEN void ofd_quick_end(struct ofd *o);
 HIDDEN void ofd_put(struct ofd *o);
 static inline void ofd_putp(struct ofd **o)

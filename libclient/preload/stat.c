@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * stat(2) and its kin. The kernel answers, and of a file that the cache has, size, blocks and times come from the daemon: what was written may not be on the store
- * yet. A descriptor of ours asks through its handle, a path over the control connection; without a daemon the kernel's answer stands.
+ * yet. Of a descriptor of ours its handle knows them, or asks. So does that of a file which has one for its path, if it knows; else a path is asked for over the
+ * control connection, and without a daemon the kernel's answer stands.
  *
  * access(2) and getdents(2) speak of nothing that the cache changes.
  */
@@ -11,11 +12,30 @@
 
 #include "ctl.h"
 
+/* False: it has to be asked for. */
+static bool quick_stat(struct ofd *o, struct stat *st)
+{
+	struct stat_look look;
+	bool known;
+
+	if (!o)
+		return false;
+	known = stat_look(o->file, &look) && REAL(fstat)(ofd_real(o), st) == 0 && stat_shown(o->file, &look, st);
+	ofd_quick_end(o);
+	return known;
+}
+
 int stat_overlay(struct stat *st)
 {
 	struct pgc_stat_reply s;
-	int r = ctl_stat(st, &s);
+	struct stat now;
+	int r;
 
+	if (quick_stat(ofd_quick_of(st->st_dev, st->st_ino), &now)) {
+		*st = now;
+		return 0;
+	}
+	r = ctl_stat(st, &s);
 	if (r < 0)
 		return r;
 	st->st_size = (off_t)s.size;
@@ -27,6 +47,8 @@ int stat_overlay(struct stat *st)
 
 static int fstat_ours(int fd, struct stat *st)
 {
+	if (st && quick_stat(ofd_quick(fd), st))
+		return 0;
 	WITH_OFD(o, fd, REAL(fstat)(fd, st));
 
 	return (int)shim_result(ofd_stat(o, st));

@@ -101,6 +101,37 @@ static bool is_placeholder(const struct ofd *o, int fd)
 	return REAL(fstat)(fd, &st) == 0 && st.st_ino == o->holder_ino && st.st_dev == o->holder_dev;
 }
 
+static bool may_be_quick(const struct pgc_file *f)
+{
+	return __atomic_load_n(&f->window, __ATOMIC_RELAXED) || __atomic_load_n(&f->life, __ATOMIC_RELAXED);
+}
+
+/* A descriptor of a file, by its device and inode: the last one that was made with such numbers. A claim, as the table. */
+#define BY_FILE 256
+static int by_file[BY_FILE]; /* atomic, relaxed: plus one; 0: none */
+
+static int *by_file_slot(dev_t dev, ino_t ino)
+{
+	return &by_file[(ino ^ ino >> 8 ^ dev) % BY_FILE];
+}
+
+static void note_by_file(int fd, const struct ofd *o)
+{
+	if (o)
+		__atomic_store_n(by_file_slot(o->dev, o->ino), fd + 1, __ATOMIC_RELAXED);
+}
+
+struct ofd *ofd_quick_of(dev_t dev, ino_t ino)
+{
+	int fd = __atomic_load_n(by_file_slot(dev, ino), __ATOMIC_RELAXED) - 1;
+	struct ofd *o = fd < 0 ? NULL : ofd_quick(fd);
+
+	if (!o || (o->dev == dev && o->ino == ino))
+		return o;
+	ofd_quick_end(o);
+	return NULL;
+}
+
 struct ofd *ofd_quick(int fd)
 {
 	struct ofd *o = entry(fd);
@@ -108,7 +139,7 @@ struct ofd *ofd_quick(int fd)
 	if (!o || o == OFD_HIDDEN || shim_depth > 0)
 		return NULL;
 	__atomic_add_fetch(&o->quick, 1, __ATOMIC_SEQ_CST);
-	if (entry(fd) == o && __atomic_load_n(&o->file->window, __ATOMIC_RELAXED) && is_placeholder(o, fd))
+	if (entry(fd) == o && may_be_quick(o->file) && is_placeholder(o, fd))
 		return o;
 	ofd_quick_end(o);
 	return NULL;
@@ -159,6 +190,7 @@ void table_set(int fd, struct ofd *o)
 
 	pthread_mutex_lock(&shim.lock);
 	old = replace(fd, o);
+	note_by_file(fd, o);
 	pthread_mutex_unlock(&shim.lock);
 	if (old)
 		ofd_put(old);
@@ -236,6 +268,7 @@ int table_dup(struct ofd *o, int (*make)(void *arg), void *arg)
 	/* A number beyond the table stays a placeholder that nobody serves: it refuses. */
 	if (fd >= 0 && fd < FD_MAX && entry(fd) != o) {
 		old = replace(fd, o);
+		note_by_file(fd, o);
 		if (o)
 			o->refs++;
 	}

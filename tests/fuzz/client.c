@@ -157,6 +157,9 @@ static void check_answer(struct client *c, const struct pgc_msg *m, unsigned n_f
 	case PGC_MSG_ATTACH:
 		REQUIRE(m->status || n_fds == 1);
 		break;
+	case PGC_MSG_STAT:
+		REQUIRE(n_fds == 0 || (n_fds == 1 && m->status == 0));
+		break;
 	case PGC_MSG_WINDOW:
 		REQUIRE(n_fds == 0 || (n_fds == 2 && m->status == 0));
 		break;

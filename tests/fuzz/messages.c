@@ -104,7 +104,7 @@ static const struct shape { uint32_t type; uint8_t longs, words; bool pad, memfd
 	{ PGC_MSG_SYNC, 2, 2, true, false },
 	{ PGC_MSG_TRUNCATE, 1, 0, false, false },
 	{ PGC_MSG_FALLOCATE, 2, 2, true, false },
-	{ PGC_MSG_STAT, 0, 0, false, false },
+	{ PGC_MSG_STAT, 0, 2, true, false },
 	{ PGC_MSG_FADVISE, 2, 2, true, false },
 	{ PGC_MSG_MADVISE, 2, 2, true, false },
 	{ PGC_MSG_KEEP, 2, 2, true, false },

@@ -324,6 +324,9 @@ static void request(struct conn *c)
 	case PGC_MSG_POPULATE:
 		m.populate = (struct pgc_populate){.addr = any_address(c), .len = (1 + below(32)) * PAGE, .write = below(2)};
 		break;
+	case PGC_MSG_STAT:
+		m.stat.life = below(2);
+		break;
 	default:
 		break;
 	}

@@ -563,6 +563,51 @@ ACT_TEST(stat_of_a_descriptor_is_the_files)
 	FAILS(statx(fd, "", 0, STATX_BASIC_STATS, &stx), ENOENT);
 }
 
+static bool is_there(const char *name) { return access(name, F_OK) == 0; }
+
+/* The daemon stands still meanwhile. */
+ACT_TEST_BESIDE(of_what_is_open_nobody_is_asked)
+{
+	pid_t pid = act_start("of_what_is_open_nobody_is_asked");
+
+	WAIT_UNTIL(is_there(file_path("ready")));
+	CHECK_EQ(kill(env.daemon, SIGSTOP), 0);
+	make_file("go", 1, 1);
+	WAIT_UNTIL(is_there(file_path("done")));
+	CHECK_EQ(kill(env.daemon, SIGCONT), 0);
+	expect_exit_0(pid);
+}
+
+ACT_OF(of_what_is_open_nobody_is_asked)
+{
+	int fd = make("f", TEXT), other = open("f", O_RDONLY);
+	struct stat st, by_path;
+	struct statx stx;
+
+	for (int i = 0; i < 10; i++)
+		CHECK(fstat(fd, &st) == 0 && fstat(other, &st) == 0);
+	CHECK_EQ(pwrite(fd, "x", 1, 20), 1);
+	CHECK_EQ(raw_stat("f").st_size, 0);
+	make_file("../ready", 1, 1);
+	while (!is_there("../go"))
+		usleep(1000);
+	CHECK_EQ(fstat(fd, &st), 0);
+	CHECK_EQ(st.st_size, 21);
+	CHECK_EQ(st.st_blocks, 8);
+	CHECK_EQ(fstat(other, &by_path), 0);
+	CHECK_EQ(memcmp(&st, &by_path, sizeof(st)), 0);
+	CHECK_EQ(stat("f", &by_path), 0);
+	CHECK_EQ(memcmp(&st, &by_path, sizeof(st)), 0);
+	CHECK_EQ(lstat(served("f"), &by_path), 0);
+	CHECK_EQ(memcmp(&st, &by_path, sizeof(st)), 0);
+	CHECK_EQ(statx(AT_FDCWD, "f", 0, STATX_BASIC_STATS, &stx), 0);
+	CHECK_EQ(stx.stx_size, 21);
+	CHECK_EQ(stx.stx_mtime.tv_nsec, st.st_mtim.tv_nsec);
+	CHECK_EQ(statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &stx), 0);
+	CHECK_EQ(stx.stx_size, 21);
+	make_file("../done", 1, 1);
+}
+
 ACT_TEST(a_link_itself_is_not_the_file)
 {
 	struct stat st;
@@ -859,7 +904,7 @@ ACTS_MAIN("preload_path", ACT(every_spelling_of_a_path_is_the_same), ACT(what_no
 	  ACT(a_name_of_a_descriptor_opens_the_file), ACT(a_name_of_a_bare_descriptor_opens_through_the_cache), ACT(links_of_descriptors_say_the_files_path),
 	  ACT(stat_by_path_sees_what_another_process_has_not_written_out),
 	  ACT(stat_sees_an_overwrites_time_and_it_is_no_more_after_the_write_out), ACT(the_old_names_of_stat_say_the_same),
-	  ACT(stat_of_a_descriptor_is_the_files), ACT(a_link_itself_is_not_the_file), ACT(threads_and_forked_children_ask_at_once),
+	  ACT(stat_of_a_descriptor_is_the_files), ACT(of_what_is_open_nobody_is_asked), ACT(a_link_itself_is_not_the_file), ACT(threads_and_forked_children_ask_at_once),
 	  ACT(stat_leaves_the_programs_descriptors_alone), ACT(without_a_daemon_stat_is_the_kernels), ACT(times_that_are_set_stay_over_a_write_out),
 	  ACT(times_of_a_closed_file_that_may_not_be_read_stay), ACT(times_that_are_wrong_are_refused), ACT(mode_and_owner_are_the_files),
 	  ACT(extended_attributes_are_the_files), ACT(the_file_system_is_the_files), ACT(ioctls_know_the_size_and_refuse_what_goes_past_the_cache),

@@ -20,7 +20,7 @@ static void is_time(struct timespec t, uint64_t ms)
 	assert_int_equal(t.tv_nsec, (ms % 1000) * 1000000 + 1);
 }
 
-static void shows(const struct file_times *t, uint64_t when, struct store_stat st, uint64_t mtime, uint64_t ctime)
+static void shows(const struct pgc_times *t, uint64_t when, struct store_stat st, uint64_t mtime, uint64_t ctime)
 {
 	struct timespec m, c;
 
@@ -30,19 +30,19 @@ static void shows(const struct file_times *t, uint64_t when, struct store_stat s
 }
 
 /* Looked at when the store had mtime 1000 and ctime 2000. */
-static struct file_times opened(void)
+static struct pgc_times opened(void)
 {
-	struct file_times t = { 0 };
+	struct pgc_times t = { 0 };
 	struct store_stat st = store(1000, 2000);
 
 	file_times_looked(&t, now(5000), &st, true);
 	return t;
 }
 
-static void looked(struct file_times *t, uint64_t when, struct store_stat st, bool quiet) { file_times_looked(t, now(when), &st, quiet); }
+static void looked(struct pgc_times *t, uint64_t when, struct store_stat st, bool quiet) { file_times_looked(t, now(when), &st, quiet); }
 
 /* A write-out that begins at `from`, ends at `to` and is settled then, by a store that lets us; `ctime`: of the restoring. */
-static void written_out(struct file_times *t, uint64_t from, uint64_t to, uint64_t ctime)
+static void written_out(struct pgc_times *t, uint64_t from, uint64_t to, uint64_t ctime)
 {
 	struct store_restore r;
 
@@ -57,7 +57,7 @@ static void written_out(struct file_times *t, uint64_t from, uint64_t to, uint64
 
 static void the_stores_times_are_shown_at_first(void **state)
 {
-	struct file_times t = { 0 };
+	struct pgc_times t = { 0 };
 
 	shows(&t, 5000, store(1000, 2000), 1000, 2000);
 	t = opened();
@@ -66,7 +66,7 @@ static void the_stores_times_are_shown_at_first(void **state)
 
 static void a_clients_change_moves_both_at_once(void **state)
 {
-	struct file_times t = opened();
+	struct pgc_times t = opened();
 
 	file_times_changed(&t, now(6002));
 	shows(&t, 6003, store(1000, 2000), 6000, 6000); /* as the kernel would have stamped it */
@@ -76,7 +76,7 @@ static void a_clients_change_moves_both_at_once(void **state)
 
 static void a_write_out_moves_neither(void **state)
 {
-	struct file_times t = opened();
+	struct pgc_times t = opened();
 
 	file_times_changed(&t, now(6000));
 	looked(&t, 9000, store(1000, 2000), true);
@@ -90,7 +90,7 @@ static void a_write_out_moves_neither(void **state)
 
 static void what_is_put_back_is_the_last_change(void **state)
 {
-	struct file_times t = opened();
+	struct pgc_times t = opened();
 	struct store_restore r;
 
 	file_times_changed(&t, now(6000));
@@ -102,7 +102,7 @@ static void what_is_put_back_is_the_last_change(void **state)
 
 static void a_stat_while_it_is_put_back_shows_the_same(void **state)
 {
-	struct file_times t = opened();
+	struct pgc_times t = opened();
 	struct store_restore r;
 
 	file_times_changed(&t, now(6000));
@@ -113,7 +113,7 @@ static void a_stat_while_it_is_put_back_shows_the_same(void **state)
 
 static void a_change_while_it_is_put_back_is_not_lost(void **state)
 {
-	struct file_times t = opened();
+	struct pgc_times t = opened();
 	struct store_restore r;
 
 	file_times_changed(&t, now(6000));
@@ -131,7 +131,7 @@ static void a_change_while_it_is_put_back_is_not_lost(void **state)
 
 static void a_store_that_does_not_let_us_shows_the_right_time_all_the_same(void **state)
 {
-	struct file_times t = opened();
+	struct pgc_times t = opened();
 	struct store_restore r;
 
 	file_times_changed(&t, now(6000));
@@ -144,7 +144,7 @@ static void a_store_that_does_not_let_us_shows_the_right_time_all_the_same(void 
 
 static void a_chmod_past_the_cache_moves_the_ctime_only(void **state)
 {
-	struct file_times t = opened();
+	struct pgc_times t = opened();
 
 	written_out(&t, 3000, 3004, 3008);
 	shows(&t, 9000, store(1000, 8000), 1000, 8000);
@@ -154,7 +154,7 @@ static void a_chmod_past_the_cache_moves_the_ctime_only(void **state)
 
 static void a_chmod_does_not_hide_a_change_before_it(void **state)
 {
-	struct file_times t = opened();
+	struct pgc_times t = opened();
 
 	file_times_changed(&t, now(6000));
 	shows(&t, 9000, store(1000, 8000), 6000, 8000);
@@ -162,7 +162,7 @@ static void a_chmod_does_not_hide_a_change_before_it(void **state)
 
 static void an_mtime_set_after_a_change_stays(void **state)
 {
-	struct file_times t = opened();
+	struct pgc_times t = opened();
 
 	file_times_changed(&t, now(6000));
 	shows(&t, 9000, store(500, 7000), 500, 7000);
@@ -174,7 +174,7 @@ static void an_mtime_set_after_a_change_stays(void **state)
 
 static void a_change_after_an_mtime_was_set_stands(void **state)
 {
-	struct file_times t = opened();
+	struct pgc_times t = opened();
 
 	file_times_changed(&t, now(8000));
 	shows(&t, 9000, store(500, 7000), 8000, 8000);
@@ -184,7 +184,7 @@ static void a_change_after_an_mtime_was_set_stands(void **state)
 
 static void an_mtime_set_between_write_out_and_look_stays(void **state)
 {
-	struct file_times t = opened();
+	struct pgc_times t = opened();
 	struct store_restore r;
 
 	file_times_changed(&t, now(6000));
@@ -198,7 +198,7 @@ static void an_mtime_set_between_write_out_and_look_stays(void **state)
 
 static void an_mtime_in_the_future_is_not_ours(void **state)
 {
-	struct file_times t = opened();
+	struct pgc_times t = opened();
 
 	file_times_moving(&t, now(9000));
 	shows(&t, 9010, store(99000, 9006), 99000, 9006);
@@ -206,7 +206,7 @@ static void an_mtime_in_the_future_is_not_ours(void **state)
 
 static void an_mtime_of_whole_seconds_may_be_ours(void **state)
 {
-	struct file_times t = opened();
+	struct pgc_times t = opened();
 	struct store_stat st = { .mtime = { .tv_sec = 9 }, .ctime = { .tv_sec = 9 } };
 
 	file_times_changed(&t, now(6000));
@@ -216,7 +216,7 @@ static void an_mtime_of_whole_seconds_may_be_ours(void **state)
 
 static void an_old_stat_shows_what_is_known_since(void **state)
 {
-	struct file_times t = opened();
+	struct pgc_times t = opened();
 
 	file_times_changed(&t, now(6000));
 	written_out(&t, 9000, 9004, 9008);
@@ -225,7 +225,7 @@ static void an_old_stat_shows_what_is_known_since(void **state)
 
 static void a_clock_that_was_set_back_does_not_hide_what_others_do(void **state)
 {
-	struct file_times t = opened();
+	struct pgc_times t = opened();
 
 	looked(&t, 1500, store(1400, 1500), true);
 	shows(&t, 1500, store(1400, 1500), 1400, 1500);
@@ -233,7 +233,7 @@ static void a_clock_that_was_set_back_does_not_hide_what_others_do(void **state)
 
 static void a_look_during_a_write_leaves_it_open_whose_the_mtime_is(void **state)
 {
-	struct file_times t = opened();
+	struct pgc_times t = opened();
 
 	file_times_changed(&t, now(6000));
 	file_times_moving(&t, now(9000));
