@@ -20,6 +20,7 @@
 #include "daemon/conn.h"
 #include "daemon/fault.h"
 #include "daemon/file_save.h"
+#include "daemon/huge.h"
 #include "daemon/kept.h"
 #include "daemon/kill_point.h"
 #include "daemon/log.h"
@@ -158,15 +159,15 @@ void revive_block(struct worker *w, uint32_t slot, struct revive_run *run)
 	struct file *f = w->file_of[e->file - w->file_slots.first];
 	uint64_t resident, dirty, present, left;
 
-	if (e->index >= (f->size + PGC_BLOCK_SIZE - 1) >> BLOCK_SHIFT || block_tree_find(&f->blocks, e->index)) {
+	if (e->index * PGC_BLOCK_PAGES >= file_pages(f) || block_tree_find(&f->blocks, e->index)) {
 		revive_forget_block(w, slot);
 		return;
 	}
-	resident = e->resident & bits_range(0, (unsigned)MIN(page_up(f->size) - e->index * PGC_BLOCK_PAGES, PGC_BLOCK_PAGES));
+	resident = e->resident & bits_range(0, (unsigned)MIN(file_pages(f) - e->index * PGC_BLOCK_PAGES, PGC_BLOCK_PAGES));
 	dirty = (e->dirty | e->writeback | (being_written(f, e->index) & e->resident)) & resident;
 	if (e->writeback)
 		file_hold_writes(f, true);
-	present = f->exact ? ~0ull : present_pages(run, f, e->index);
+	present = f->exact || f->huge ? ~0ull : present_pages(run, f, e->index);
 	if (f->distrusted)
 		resident = dirty;
 	/* What a client has punched out of its own file is zeros written by it; of what is clean the store still knows. */
@@ -187,7 +188,9 @@ static void punch_the_rest(struct file *f)
 {
 	off_t at = 0, data, end;
 
-	while (!f->exact && (data = lseek(f->memfd, at, SEEK_DATA)) >= 0) {
+	if (f->huge)
+		huge_settle(f);
+	while (!f->exact && !f->huge && (data = lseek(f->memfd, at, SEEK_DATA)) >= 0) {
 		end = lseek(f->memfd, data, SEEK_HOLE);
 		if (end <= data)
 			break;

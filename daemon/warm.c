@@ -69,7 +69,7 @@ static uint64_t warm_hot_pages(const struct block *b)
 {
 	uint64_t hot = 0, first = block_first(b);
 
-	if (b->file->worker->stats->reclaimed == 0)
+	if (b->file->worker->stats->reclaimed == 0 || b->file->huge)
 		return b->e->resident;
 	for (uint64_t left = b->e->resident & ~b->pinned; left; left &= left - 1)
 		if (policy_is_hot(b->domain->policy, file_key(b->file, first + (unsigned)__builtin_ctzll(left))))

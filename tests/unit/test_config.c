@@ -960,7 +960,7 @@ static void one_limit_too_many_is_refused(void **state)
 static void key_of_another_section_is_refused(void **state)
 {
 	assert_refused(*state, "[file /a]\nmemory_max = 64M\n",
-		       "pagecached: %s:2: memory_max: unknown key of this section (allowed: retain, warm_start, readahead_max)");
+		       "pagecached: %s:2: memory_max: unknown key of this section (allowed: retain, warm_start, readahead_max, huge)");
 }
 
 static void key_twice_in_a_rule_is_refused(void **state)
