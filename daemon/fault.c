@@ -220,11 +220,11 @@ static void around(struct fault *x, struct file *f, uint64_t page, uint64_t belo
 	const struct readahead_plan *p = &x->plan;
 	uint64_t most = x->planned && p->stream ? MAP_SEQUENTIAL : MAP_AROUND;
 
-	if (f->huge) { /* a marker within a huge page is seen at its beginning only */
+	if (f->huge) { /* a marker is for what comes behind it, which may all be here already */
+		uint64_t max = MIN(above, MAP_HUGE), run = x->planned ? file_resident_run(f, page, max) : 0;
+
 		*ret_from = page;
-		*ret_to = page + HUGE_PAGES;
-		if (x->planned && p->map_to > *ret_to)
-			*ret_to = page + file_resident_run(f, page, MIN(MIN(above, MAP_HUGE), align_down(p->map_to, HUGE_PAGES) - page));
+		*ret_to = page + (run < max ? MAX(MIN(run, align_down(MAX(p->map_to, page), HUGE_PAGES) - page), HUGE_PAGES) : run);
 		return;
 	}
 	*ret_from = page;
