@@ -204,7 +204,7 @@ void block_touched(struct block *b, uint64_t pages, unsigned flags)
 		window_show(b);
 	}
 	if (b->file->huge) {
-		if (!(flags & POLICY_AHEAD) && (pages & b->e->resident))
+		if (!(flags & POLICY_AHEAD) && !ahead && (pages & b->e->resident))
 			huge_touched(b);
 		return;
 	}

@@ -228,16 +228,20 @@ static void ask_readers(struct worker *w)
 	window_touched_all(w);
 }
 
-/* What of `pages` is due from the domain's huge pages, by what they hold, in whole ones. */
-static uint64_t give_up_huge(struct domain *d, uint64_t pages)
+/*
+ * Huge pages give up their share of `pages`, by what they hold. One of them is more than that mostly, which counts for later. `at_once`: one, whatever is due.
+ */
+static uint64_t give_up_huge(struct domain *d, uint64_t pages, bool at_once)
 {
 	uint64_t freed;
 
-	d->huge_due += pages * d->huge / MAX(d->used, 1);
-	if (d->huge_due < HUGE_PAGES || d->huge == 0)
+	if (d->huge == 0)
 		return 0;
-	freed = huge_give_up(d, d->huge_due);
-	d->huge_due = freed > 0 ? d->huge_due - MIN(d->huge_due, freed) : MIN(d->huge_due, HUGE_PAGES);
+	d->huge_due += at_once ? 0 : (int64_t)(pages * d->huge / MAX(d->used, 1));
+	if (d->huge_due <= 0 && !at_once)
+		return 0;
+	freed = huge_give_up(d, (uint64_t)MAX(d->huge_due, 1));
+	d->huge_due = MIN(d->huge_due - (int64_t)freed, (int64_t)HUGE_PAGES);
 	return freed;
 }
 
@@ -246,7 +250,7 @@ static uint64_t give_up(struct worker *w, struct domain *d, uint64_t pages, bool
 {
 	struct giving g = { .w = w, .d = d };
 	struct policy_evictor e = { demote_page, drop_page, &g };
-	uint64_t before = d->used, huge = ahead_only ? 0 : give_up_huge(d, pages);
+	uint64_t before = d->used, huge = ahead_only ? 0 : give_up_huge(d, pages, false);
 
 	domain_fit(w, d);
 	ask_readers(w);
@@ -262,8 +266,8 @@ static uint64_t give_up(struct worker *w, struct domain *d, uint64_t pages, bool
 			block_in_policy(b, 1ull << bit, 0);
 	}
 	*ret_dirty |= g.dirty;
-	if (!ahead_only && d->huge > 0 && before - MIN(d->used, before) < pages)
-		(void)huge_give_up(d, 1);
+	if (!ahead_only && before - MIN(d->used, before) < pages)
+		(void)give_up_huge(d, pages, true);
 	return before > d->used ? before - d->used : 0;
 }
 

@@ -39,7 +39,7 @@ struct domain {
 	/* Huge pages, of which the policy knows nothing: huge.c. */
 	struct list chunks;        /* the first block of each, in the order in which they are given up */
 	uint64_t huge;             /* pages of them */
-	uint64_t huge_due;         /* pages that they are to give up, less than one of them so far */
+	int64_t huge_due;          /* pages that they are to give up; less than 0: they have given more than their share */
 };
 
 /* Who is charged for what is read or written: the first toucher of a block. */
