@@ -216,7 +216,7 @@ static void chunk_settle(struct file *f, struct chunk_fill *c, int error)
 		f->starved_since = 0;
 		made_resident(f, c->first, HUGE_PAGES, c->must ? ~0ull : 0, c->flags);
 	} else {
-		(void)file_punch(f, c->first, HUGE_PAGES);
+		huge_release(f, c->first);
 		kill_point("fill.given_up");
 		for_each_part(f, c->first, HUGE_PAGES, part_unfill, c->error == -ESTALE ? 0 : c->error);
 	}
@@ -401,25 +401,26 @@ static int chunk_starves(struct file *f)
 	return now - f->starved_since > STARVED_NS ? -ENOMEM : -ENOBUFS;
 }
 
-/* Its blocks, its memory in the window, and its charge. */
+/* Its charge, its blocks, and a page of the pool, which the window over it takes. */
 static int chunk_claim(struct file *f, uint64_t first, bool must, const struct toucher *who)
 {
 	struct worker *w = f->worker;
-	struct domain *d;
+	struct domain *d = who && who->domain ? who->domain : worker_domain(w), *of;
 
 	for (int i = 0; i < HUGE_TRIES; i++) {
 		uint64_t run;
 
+		if (!reclaim_charge(w, d, HUGE_PAGES, !must))
+			return must && chunk_never_fits(w, d) ? -ENOMEM : -ENOBUFS;
 		f->no_page = false;
-		run = missing_run(f, first, HUGE_PAGES, who, &d);
-		if (run == HUGE_PAGES && reclaim_charge(w, d, HUGE_PAGES, !must))
+		run = missing_run(f, first, HUGE_PAGES, who, &of);
+		if (run == HUGE_PAGES && of == d)
 			return 0;
+		budget_uncharge(w, d, HUGE_PAGES);
 		for_each_part(f, first, run, part_unbegin, 0);
-		if (!must)
-			return -ENOBUFS;
-		if (run == HUGE_PAGES)
-			return chunk_never_fits(w, d) ? -ENOMEM : -ENOBUFS;
-		if (!f->no_page)
+		if (run > 0)
+			huge_release(f, first);
+		if (!must || !f->no_page)
 			return -ENOBUFS;
 		if (!reclaim_huge_page(w))
 			break;
@@ -441,6 +442,7 @@ static int chunk_start(struct file *f, uint64_t first, bool must, const struct t
 		return r;
 	c = calloc(1, sizeof(*c));
 	if (!c) {
+		huge_release(f, first);
 		for_each_part(f, first, HUGE_PAGES, part_unfill, -ENOMEM);
 		return -ENOBUFS;
 	}

@@ -10,6 +10,7 @@
  */
 #include "daemon/huge.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include "daemon/cgroup.h"
@@ -65,6 +66,13 @@ static void note_unused(struct block *b)
 
 	b->file->worker->stats->readahead_wasted += wasted;
 	b->file->wasted += wasted;
+}
+
+/* What was set aside stays so without the window, until there was something in it and has gone. */
+void huge_release(struct file *f, uint64_t first)
+{
+	(void)fallocate(f->memfd, FALLOC_FL_KEEP_SIZE, (off_t)(first * PAGE_SIZE_), (off_t)HOST_CHUNK_SIZE);
+	(void)file_punch(f, first, HUGE_PAGES);
 }
 
 /* What of [first, first + HUGE_PAGES) is resident goes. Returns how many pages less are charged. */

@@ -22,6 +22,8 @@ void huge_went(struct block *b, uint64_t pages);
 uint64_t huge_give_up(struct domain *d, uint64_t pages);
 /* As file_drop_clean(), of huge pages that lie in [from, to) up to the end of the file. */
 uint64_t huge_drop(struct file *f, uint64_t from, uint64_t to, bool unmapped);
+/* What a window over the huge page has set aside goes back to the system, whether there is something in it or not. */
+void huge_release(struct file *f, uint64_t first);
 /* All from `page` on, also what is pinned: the file is another from there on. */
 void huge_forget_from(struct file *f, uint64_t page);
 /* Of a daemon that is gone, its blocks restored: memory and blocks have whole pages only, and each has what the other has. */

@@ -3,8 +3,6 @@
  * Files whose memory is huge pages (`huge = yes`). The system's settings are changed for it: so many as a test wants may be taken from ordinary memory, and none is
  * set aside. Afterwards they are as before.
  */
-#include <sys/vfs.h>
-
 #include "tests/system/harness.h"
 
 #define HUGE    (2ul << 20)
@@ -54,6 +52,20 @@ static bool is_huge(const char *path)
 	return json_object_get_boolean(json_object_object_get(json_object_array_get_idx(CTL_JSON("--json", "files"), 0), "huge")) && cached_file(path, &(struct pgc_ctl_file_reply){0});
 }
 
+/* Huge pages that are taken from the system, by anybody. */
+static unsigned long taken(void)
+{
+	FILE *f = fopen("/proc/meminfo", "re");
+	char line[128];
+	unsigned long n = 0;
+
+	CHECK(f);
+	while (fgets(line, sizeof(line), f))
+		(void)sscanf(line, "HugePages_Total: %lu", &n);
+	fclose(f);
+	return n;
+}
+
 /* The first byte of each page, in steps of `step` pages. */
 static void check_pages_of(const uint8_t *m, size_t size, size_t step, unsigned gen)
 {
@@ -99,6 +111,8 @@ SYSTEM_TEST(bytes_are_right_on_both_sides_of_borders_and_at_the_end, HUGE_FILES)
 	PATTERN_CHECK(m, LONG, 0, 1);
 	/* Behind the end of the file are zeros, as far as the huge page goes. */
 	ZERO_CHECK(m + LONG, 3 * HUGE - LONG);
+	CHECK_EQ(pgc_msync(m, LONG, MS_SYNC), 0);
+	CHECK_EQ(pgc_fsync(f), 0);
 	CHECK_EQ(file_state(path).resident, PAGES(LONG));
 	CHECK(cached_bytes() >= PAGES(LONG) * PAGE);
 	CHECK(is_huge(path));
@@ -307,7 +321,7 @@ SYSTEM_TEST(a_second_process_maps_with_few_faults, HUGE_FILES)
 	peer_join(p);
 }
 
-SYSTEM_TEST(a_forked_child_reads_on, HUGE_FILES)
+static void fork_and_read(void)
 {
 	char *path = make_file("f", 4 * HUGE, 1);
 	uint8_t *m = map(open_file(path, O_RDONLY), 4 * HUGE, PROT_READ, MAP_SHARED, 0);
@@ -321,7 +335,11 @@ SYSTEM_TEST(a_forked_child_reads_on, HUGE_FILES)
 	}
 	PATTERN_CHECK(m, 4 * HUGE, 0, 1);
 	expect_exit_0(pid);
+	CHECK(is_huge(path));
 }
+
+SYSTEM_TEST(a_forked_child_reads_on, HUGE_FILES) { fork_and_read(); }
+SYSTEM_TEST(a_forked_child_of_an_ordinary_user_reads_on, HUGE_FILES, .as_user = true) { fork_and_read(); }
 
 /* --- room --- */
 
@@ -343,7 +361,9 @@ SYSTEM_TEST(under_reclaim_bytes_are_right_and_the_limit_holds, HUGE_FILES, .memo
 			PATTERN_CHECK(buf, PAGE, (i * 17 % 40) * HUGE + 5 * PAGE, 1);
 			CHECK(status().memory_used <= SMALL << 20);
 			CHECK_EQ(file_state(path).resident % (HUGE / PAGE), 0);
+			CHECK(taken() <= (SMALL << 20) / HUGE);
 		}
+	WAIT_UNTIL(taken() == file_state(path).resident / (HUGE / PAGE));
 	expect_no_difference();
 }
 
@@ -462,6 +482,7 @@ SYSTEM_TEST(a_page_that_cannot_be_read_is_a_signal_in_all_of_its_huge_page, HUGE
 	drop_clean();
 	CHECK_EQ(file_state(uri).resident, 0);
 	CHECK_EQ(pgc_pread(f, &byte, 1, HUGE), -EIO);
+	CHECK_EQ(taken(), 0);
 	expect_no_difference();
 	inject(uri, PGC_INJECT_READ_ERROR, 0, 0);
 	CHECK_EQ(pgc_pread(f, &byte, 1, HUGE), 1);
@@ -644,6 +665,7 @@ int main(void)
 		T(other_files_have_ordinary_pages),
 		T(a_second_process_maps_with_few_faults),
 		T(a_forked_child_reads_on),
+		T(a_forked_child_of_an_ordinary_user_reads_on),
 		T(under_reclaim_bytes_are_right_and_the_limit_holds),
 		T(ordinary_files_and_huge_ones_share_the_memory),
 		T(what_is_pinned_stays),
