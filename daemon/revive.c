@@ -177,6 +177,8 @@ void revive_block(struct worker *w, uint32_t slot, struct revive_run *run)
 		run->file = NULL;
 	kill_point("restore.block_looked_at");
 	resident &= present | dirty;
+	if (resident == 0 && f->huge && e->index % HUGE_BLOCKS == 0)
+		huge_release(f, e->index * PGC_BLOCK_PAGES); /* it was about to be read in */
 	if (resident == 0)
 		revive_forget_block(w, slot);
 	else

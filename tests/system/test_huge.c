@@ -611,6 +611,7 @@ SYSTEM_TEST(deaths_while_pages_come_and_go_show_nobody_wrong_bytes, HUGE_FILES, 
 		CHECK(kill(before, SIGKILL) == 0);
 	}
 	WAIT_UNTIL(file_state(path).handles == 1);
+	WAIT_UNTIL(taken() == file_state(path).resident / (HUGE / PAGE)); /* none is left over of what dead daemons were about to read */
 	expect_no_difference();
 	PATTERN_CHECK(m, 20 * HUGE, 0, 1);
 }
