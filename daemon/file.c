@@ -721,9 +721,13 @@ bool file_audit(struct worker *w)
 		struct fill *fill;
 		struct stat st;
 
-		if (f->n_handles == 0 || !f->store || !f->store->writable)
+		if (f->n_handles == 0 || !f->store || (!f->store->writable && !f->huge))
 			continue;
 		again = true;
+		if (f->huge) {
+			huge_audit(f);
+			continue;
+		}
 		list_for_each(fill, &f->fills, link)
 			ours += fill->n;
 		if (fstat(f->memfd, &st) == 0 && (uint64_t)st.st_blocks / (PAGE_SIZE_ / 512) > ours + STRAYS_MIN)

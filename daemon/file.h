@@ -310,7 +310,7 @@ uint64_t block_drop_clean(struct block *b, uint64_t among);
 void file_heal(struct file *f);
 
 /*
- * Who may write a file holds its memfd, and can put pages there that nobody is charged for: looks for that, and drops what it finds. Whether it is worth
+ * Who may write a file holds its memfd, and can put pages there that nobody is charged for, and so can who reads one of huge pages: looks for that, and drops what it finds. Whether it is worth
  * looking again later.
  */
 bool file_audit(struct worker *w);

@@ -395,6 +395,7 @@ static int chunk_starves(struct file *f)
 {
 	uint64_t now = now_ns();
 
+	huge_audit(f);
 	if (f->starved_since == 0 || now - f->starved_last > STARVED_NS)
 		f->starved_since = now;
 	f->starved_last = now;

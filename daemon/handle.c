@@ -467,7 +467,7 @@ static void begin_handle(struct open_job *job)
 	struct handle *h = job->handle;
 
 	show_flags(f);
-	if (h->space->writable)
+	if (h->space->writable || f->huge)
 		ring_timer_arm(&f->worker->ring, &f->worker->audit_timer, AUDIT_NS);
 	warm_opened(f, &h->space->toucher);
 	job->worker->stats->handles_opened++;

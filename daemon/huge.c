@@ -14,11 +14,13 @@
 #include <sys/stat.h>
 
 #include "daemon/cgroup.h"
+#include "daemon/fill.h"
 #include "daemon/kill_point.h"
 #include "daemon/log.h"
 #include "daemon/window.h"
 
 #define LOOKED_AT_MAX 64u            /* in one go */
+#define AUDITED_MAX   64u            /* likewise */
 
 static struct block *head_of(const struct block *b) { return block_tree_find(&b->file->blocks, align_down(b->e->index, HUGE_BLOCKS)); }
 
@@ -159,6 +161,37 @@ void huge_forget_from(struct file *f, uint64_t page)
 	}
 }
 
+/* --- memory that clients made --- */
+
+static uint64_t pages_there(const struct file *f)
+{
+	struct stat st;
+
+	return fstat(f->memfd, &st) < 0 ? 0 : (uint64_t)st.st_blocks / (PAGE_SIZE_ / 512);
+}
+
+void huge_audit(struct file *f)
+{
+	uint64_t ours = f->e->resident;
+	struct fill *fill;
+
+	list_for_each(fill, &f->fills, link)
+		ours += HUGE_PAGES;
+	if (pages_there(f) <= ours)
+		return;
+	if (!f->stray_logged)
+		log_at(LOG_LEVEL_WARNING, f->e->name, 0, "a client made huge pages of its own in the cache's memory: they are dropped");
+	f->stray_logged = true;
+	for (unsigned i = 0; i < AUDITED_MAX; i++) {
+		uint64_t page = f->stray_cursor < file_pages(f) ? f->stray_cursor : 0;
+		struct block *b = block_tree_next(&f->blocks, page / PGC_BLOCK_PAGES, false);
+
+		if (!b || block_first(b) >= page + HUGE_PAGES)
+			(void)file_punch(f, page, HUGE_PAGES);
+		f->stray_cursor = page + HUGE_PAGES;
+	}
+}
+
 /* --- taking over --- */
 
 static bool is_whole(const struct file *f, uint64_t first)
@@ -176,7 +209,6 @@ void huge_settle(struct file *f)
 {
 	uint64_t page = 0, end = file_pages(f), gap = 0;
 	struct block *b;
-	struct stat st;
 
 	while ((b = block_tree_next(&f->blocks, page / PGC_BLOCK_PAGES, false))) {
 		page = align_down(block_first(b), HUGE_PAGES);
@@ -193,7 +225,7 @@ void huge_settle(struct file *f)
 	if (gap < end)
 		(void)file_punch(f, gap, end - gap);
 	kill_point("huge.rest_punched");
-	if (fstat(f->memfd, &st) == 0 && (uint64_t)st.st_blocks == f->e->resident * (PAGE_SIZE_ / 512))
+	if (pages_there(f) == f->e->resident)
 		return;
 	log_at(LOG_LEVEL_WARNING, f->e->name, 0, "its memory is not what was said of it: all of it is read again");
 	huge_forget_from(f, 0);

@@ -26,5 +26,7 @@ uint64_t huge_drop(struct file *f, uint64_t from, uint64_t to, bool unmapped);
 void huge_release(struct file *f, uint64_t first);
 /* All from `page` on, also what is pinned: the file is another from there on. */
 void huge_forget_from(struct file *f, uint64_t page);
+/* Some of what a client has made of it, by mapping it behind our back, is given back, if there is any. */
+void huge_audit(struct file *f);
 /* Of a daemon that is gone, its blocks restored: memory and blocks have whole pages only, and each has what the other has. */
 void huge_settle(struct file *f);

@@ -281,6 +281,44 @@ SYSTEM_TEST(other_files_have_ordinary_pages, .config = "[file *.huge]\nhuge = ye
 	CHECK_EQ(file_state(path).dirty, 1);
 }
 
+/* The library's own descriptor of the file's memory. */
+static int memory_of_the_file(void)
+{
+	char path[64], target[256];
+
+	for (int fd = 3; fd < 1024; fd++) {
+		ssize_t n;
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		n = readlink(path, target, sizeof(target) - 1);
+		target[n > 0 ? n : 0] = 0;
+		if (strncmp(target, "/memfd:pagecached:", 18) == 0)
+			return fd;
+	}
+	FAIL("no such descriptor");
+}
+
+SYSTEM_TEST(memory_that_a_reader_makes_by_itself_goes_again, HUGE_FILES)
+{
+	char *path = make_file("f", 16 * HUGE, 1);
+	struct pgc_file *f = open_file(path, O_RDONLY);
+	uint8_t *m = map(f, 16 * HUGE, PROT_READ, MAP_SHARED, 0), *own;
+
+	CHECK_EQ(pgc_fadvise(f, 0, 0, POSIX_FADV_RANDOM), 0);
+	PATTERN_CHECK(m + HUGE, HUGE, HUGE, 1);
+	CHECK_EQ(taken(), 1);
+	own = mmap(NULL, 16 * HUGE, PROT_READ, MAP_SHARED | MAP_NORESERVE, memory_of_the_file(), 0);
+	CHECK(own != MAP_FAILED);
+	for (unsigned i = 0; i < 16; i++) /* nobody serves these faults */
+		CHECK_EQ(load(own + i * HUGE), i == 1 ? pattern_byte(HUGE, 1) : 0);
+	CHECK_EQ(taken(), 16);
+	WAIT_UNTIL(taken() == file_state(path).resident / (HUGE / PAGE));
+	CHECK(munmap(own, 16 * HUGE) == 0);
+	expect_no_difference();
+	PATTERN_CHECK(m, 16 * HUGE, 0, 1);
+	expect_no_difference();
+}
+
 /* --- two processes --- */
 
 struct other { char *path; size_t size; };
@@ -435,6 +473,25 @@ SYSTEM_TEST(retained_is_what_is_mapped, .config = "retain = mapped\n[file *]\nhu
 	CHECK_EQ(pgc_munmap(m + HUGE, LONG - HUGE), 0);
 	WAIT_UNTIL(file_state(path).resident == 0);
 	expect_no_difference();
+}
+
+SYSTEM_TEST(what_was_hot_is_read_in_at_the_next_open, HUGE_FILES, .no_kills = "the test stops it")
+{
+	char *path = make_file("f", 6 * HUGE + 5, 1);
+	struct pgc_file *f = open_file(path, O_RDONLY);
+	uint8_t byte;
+
+	CHECK_EQ(pgc_fadvise(f, 0, 0, POSIX_FADV_RANDOM), 0);
+	CHECK_EQ(pgc_pread(f, &byte, 1, HUGE), 1);
+	CHECK_EQ(pgc_pread(f, &byte, 1, 6 * HUGE), 1);
+	CHECK_EQ(pgc_close(f), 0);
+	WAIT_UNTIL(file_state(path).handles == 0);
+	daemon_stop();
+	daemon_start();
+	f = open_file(path, O_RDONLY);
+	WAIT_UNTIL(file_state(path).resident == PAGES(2 * HUGE));
+	expect_no_difference();
+	PATTERN_CHECK(map(f, 6 * HUGE + 5, PROT_READ, MAP_SHARED, 0), 6 * HUGE + 5, 0, 1);
 }
 
 /* --- the store --- */
@@ -664,6 +721,7 @@ int main(void)
 		T(a_mapping_populates_whole),
 		T(writers_are_refused),
 		T(other_files_have_ordinary_pages),
+		T(memory_that_a_reader_makes_by_itself_goes_again),
 		T(a_second_process_maps_with_few_faults),
 		T(a_forked_child_reads_on),
 		T(a_forked_child_of_an_ordinary_user_reads_on),
@@ -672,6 +730,7 @@ int main(void)
 		T(what_is_pinned_stays),
 		T(advice_drops_whole_huge_pages),
 		T(retained_is_what_is_mapped),
+		T(what_was_hot_is_read_in_at_the_next_open),
 		T(what_changed_in_the_store_is_read_at_the_next_open),
 		T(a_page_that_cannot_be_read_is_a_signal_in_all_of_its_huge_page),
 		T(without_huge_pages_a_file_has_ordinary_ones),
