@@ -7,6 +7,8 @@
  *
  * Unlike with small pages, bits go before the memory does: nobody can say afterwards what of the memfd is there (it has no SEEK_DATA), so a daemon that takes over
  * punches all that has no bits.
+ *
+ * Runs on the file's worker. May call file, block, window and util; and reads the file's list of fills.
  */
 #include "daemon/huge.h"
 
