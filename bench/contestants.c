@@ -17,7 +17,7 @@
 
 static int plain_open(struct subject *s, const char *path)
 {
-	s->fd = open(path, O_RDWR | O_CLOEXEC);
+	s->fd = open(path, s->access | O_CLOEXEC);
 	return s->fd < 0 ? -errno : 0;
 }
 
@@ -66,7 +66,7 @@ static int preload_open(struct subject *s, const char *path)
 	return 0;
 }
 
-static int lib_open(struct subject *s, const char *path) { return pgc_open(&s->f, path, O_RDWR, 0); }
+static int lib_open(struct subject *s, const char *path) { return pgc_open(&s->f, path, s->access, 0); }
 static void *lib_map(struct subject *s, uint64_t len, int prot) { return pgc_mmap(s->f, NULL, len, prot, MAP_SHARED, 0); }
 static int lib_unmap(void *p, uint64_t len) { return pgc_munmap(p, len); }
 static ssize_t lib_pread(struct subject *s, void *buf, size_t n, uint64_t off) { return pgc_pread(s->f, buf, n, (off_t)off); }
@@ -89,15 +89,18 @@ const struct contestant_ops contestants[CONTESTANTS] = {
 	[PRELOAD] = { "preload", "preload library", preload_open, PLAIN },
 };
 
-void subject_open(struct subject *s, enum contestant who, const char *path)
+static void open_as(struct subject *s, enum contestant who, const char *path, int access)
 {
 	int r;
 
-	*s = (struct subject){ .who = who, .fd = -1 };
+	*s = (struct subject){ .who = who, .fd = -1, .access = access };
 	r = contestants[who].open(s, path);
 	if (r < 0)
 		die("%s: %s: %s", contestants[who].name, path, strerror(-r));
 }
+
+void subject_open(struct subject *s, enum contestant who, const char *path) { open_as(s, who, path, O_RDWR); }
+void subject_open_read_only(struct subject *s, enum contestant who, const char *path) { open_as(s, who, path, O_RDONLY); }
 
 uint8_t *subject_map(struct subject *s, uint64_t len, bool write)
 {

@@ -190,6 +190,10 @@ static void run_workload(unsigned workload, unsigned delay_ms, unsigned who_may)
 	o = (struct outcome){ .w = w, .delay_ms = delay_ms, .contestants = w->contestants & who_may };
 	if (!o.contestants)
 		return;
+	if (w->huge && !stores_allow_huge()) {
+		fprintf(stderr, "pgc-bench: left out: %s (only root may have the system hand out huge pages)\n", w->name);
+		return;
+	}
 	stores_use(delay_ms, w->setting);
 	for (int run = 0; run < options.runs; run++)
 		for (int i = 0; i < CONTESTANTS; i++) {

@@ -37,6 +37,7 @@ struct pgc_file;
 struct subject {
 	enum contestant who;
 	int fd;
+	int access;                        /* O_RDWR or O_RDONLY */
 	struct pgc_file *f;
 };
 
@@ -56,6 +57,7 @@ extern const struct contestant_ops contestants[CONTESTANTS];
 
 /* These end the program where the contestant fails. */
 void subject_open(struct subject *s, enum contestant who, const char *path);
+void subject_open_read_only(struct subject *s, enum contestant who, const char *path);
 uint8_t *subject_map(struct subject *s, uint64_t len, bool write);
 void subject_random(struct subject *s, void *p, uint64_t len);
 void subject_sync(struct subject *s);
@@ -103,6 +105,7 @@ struct workload {
 	double x;
 	const char *setting;               /* of the daemon */
 	bool many;                         /* it wants the many files */
+	bool huge;                         /* the daemon is to have huge pages, of the system; files are only read */
 	bool write;
 };
 extern const struct workload *workload_at(unsigned i); /* NULL: there are no more */
@@ -150,6 +153,7 @@ void stores_begin(struct stores *s);
 void stores_end(bool emergency);                                  /* in an emergency nothing that takes long or fails */
 /* A store with a delay (0: the folder itself) and a daemon with this setting (NULL: none) from now on. */
 void stores_use(unsigned delay_ms, const char *setting);
+bool stores_allow_huge(void);                                       /* that the system hands out huge pages, until the end; false: only root may */
 void stores_prepare(struct run *r, const struct workload *w);     /* paths and numbers of a run; makes files that are not there yet */
 void stores_drop(const struct run *r, const struct workload *w);  /* every cache in which the contestant could find something */
 void stores_exec_as(const struct run *r);                         /* in a run's process, before it is executed: its environment */

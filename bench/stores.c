@@ -265,6 +265,32 @@ void stores_begin(struct stores *s)
 		daemon_start(NULL);
 }
 
+#define OVERCOMMIT "/proc/sys/vm/nr_overcommit_hugepages"
+static long huge_before = -1;
+
+static bool set_huge(long n)
+{
+	FILE *f = fopen(OVERCOMMIT, "we");
+	bool ok = f && fprintf(f, "%ld\n", n) > 0;
+
+	return f && fclose(f) == 0 && ok;
+}
+
+bool stores_allow_huge(void)
+{
+	FILE *f = fopen(OVERCOMMIT, "re");
+	long now;
+	bool ok = f && fscanf(f, "%ld", &now) == 1;
+
+	if (f)
+		fclose(f);
+	if (!ok)
+		return false;
+	if (huge_before < 0)
+		huge_before = now;
+	return set_huge((long)(stores->size >> 20)); /* twice as many as the file has */
+}
+
 void stores_end(bool emergency)
 {
 	char command[400];
@@ -272,6 +298,8 @@ void stores_end(bool emergency)
 	if (!work[0])
 		return;
 	daemon_stop(emergency);
+	if (huge_before >= 0)
+		(void)set_huge(huge_before);
 	fuse_unmount(slow.path, &slow.pid);
 	fuse_unmount(direct.path, &direct.pid);
 	fuse_unmount(cached.path, &cached.pid);

@@ -33,6 +33,8 @@ static const struct workload table[] = {
 	RANDOM(16, "cold random 4 KiB, 16 threads", true),
 	{ "warm-touch", "touch of a page that is mapped, random order", "ns", run_warm_touch, MAP_CONTESTANTS, SLOW },
 	{ "warm-second", "warm start of a second process, a page", "ns", run_warm_second, MAP_CONTESTANTS },
+	{ "warm-second-huge", "the same, with huge pages", "ns", run_warm_second, BIT(KERNEL) | BIT(PAGECACHED), .setting = "[file *]\nhuge = yes", .huge = true,
+	  .second_title = "of that, reading memory: touched once more", .second_unit = "ns" },
 	{ "first-store", "first store to a clean page, random order", "us", run_first_store, MAP_CONTESTANTS },
 	{ "first-store-sequence", "first store to a clean page, in sequence", "us", run_first_store, MAP_CONTESTANTS, .n = 1 },
 	{ "fsync-1000", "fsync of 1,000 random dirty pages", "s", run_fsync, MAP_CONTESTANTS, SLOW, .n = 1000,

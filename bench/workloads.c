@@ -180,6 +180,7 @@ void run_warm_touch(struct run *r, const struct workload *w)
 /* Another process has it all mapped and stays. */
 void run_warm_second(struct run *r, const struct workload *w)
 {
+	void (*begin)(struct subject *s, enum contestant who, const char *path) = w->huge ? subject_open_read_only : subject_open;
 	struct subject s;
 	uint8_t *map;
 	double from;
@@ -190,7 +191,7 @@ void run_warm_second(struct run *r, const struct workload *w)
 		die("fork: %s", strerror(errno));
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		subject_open(&s, r->who, r->path);
+		begin(&s, r->who, r->path);
 		touch_all(subject_map(&s, r->size, false), 0, r->range);
 		__atomic_store_n(&r->ready, 1, __ATOMIC_RELEASE);
 		for (;;)
@@ -201,11 +202,14 @@ void run_warm_second(struct run *r, const struct workload *w)
 			die("the first process has ended");
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	}
-	subject_open(&s, r->who, r->path);
+	begin(&s, r->who, r->path);
 	map = subject_map(&s, r->size, false);
 	from = bench_now();
 	touch_all(map, 0, r->range);
 	r->value = (bench_now() - from) * 1e9 / (double)(r->range / PAGE);
+	from = bench_now();
+	touch_all(map, 0, r->range);
+	r->second = (bench_now() - from) * 1e9 / (double)(r->range / PAGE);
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 }

@@ -17,6 +17,7 @@
 
 #include "daemon/cgroup.h"
 #include "daemon/domain.h"
+#include "daemon/huge.h"
 #include "daemon/kill_point.h"
 #include "daemon/log.h"
 #include "daemon/reclaim.h"
@@ -57,6 +58,7 @@ static char *map_window(struct file *f, uint64_t index)
 	if (host_mapper_inc_ref(&f->mapper, chunk) < 0)
 		return NULL;
 	if (host_mapper_map(&f->mapper, chunk, true, &iov, 1) != 1) {
+		f->no_page = true;
 		host_mapper_dec_ref(&f->mapper, chunk);
 		return NULL;
 	}
@@ -94,6 +96,7 @@ static struct block *block_make(struct file *f, uint32_t slot, char *addr, const
 	b->domain = who && who->domain ? who->domain : worker_domain(w);
 	list_init(&b->waiters);
 	list_init(&b->by_unsynced);
+	list_init(&b->by_chunk);
 	return b;
 }
 
@@ -164,6 +167,10 @@ void block_in_policy(struct block *b, uint64_t pages, unsigned flags)
 	struct worker *w = b->file->worker;
 	uint64_t first = block_first(b);
 
+	if (b->file->huge) {
+		huge_came(b, pages);
+		return;
+	}
 	for (; pages; pages &= pages - 1) {
 		uint64_t page = first + (unsigned)__builtin_ctzll(pages);
 		bool refault = false;
@@ -197,6 +204,11 @@ void block_touched(struct block *b, uint64_t pages, unsigned flags)
 		b->file->worker->stats->readahead_hits += (uint64_t)__builtin_popcountll(ahead);
 		window_show(b);
 	}
+	if (b->file->huge) {
+		if (!(flags & POLICY_AHEAD) && !ahead && (pages & b->e->resident))
+			huge_touched(b);
+		return;
+	}
 	for (pages &= b->e->resident & ~b->pinned; pages; pages &= pages - 1)
 		policy_touch(b->domain->policy, file_key(b->file, first + (unsigned)__builtin_ctzll(pages)), flags);
 }
@@ -205,6 +217,10 @@ void block_deactivate(struct block *b, uint64_t pages)
 {
 	uint64_t first = block_first(b);
 
+	if (b->file->huge) {
+		huge_deactivate(b);
+		return;
+	}
 	for (pages &= b->e->resident & ~b->pinned; pages; pages &= pages - 1)
 		policy_deactivate(b->domain->policy, file_key(b->file, first + (unsigned)__builtin_ctzll(pages)));
 }
@@ -444,6 +460,10 @@ static void not_in_policy(struct block *b, uint64_t pages)
 {
 	uint64_t first = block_first(b);
 
+	if (b->file->huge) {
+		huge_went(b, pages);
+		return;
+	}
 	for (; pages; pages &= pages - 1)
 		policy_remove(b->domain->policy, file_key(b->file, first + (unsigned)__builtin_ctzll(pages)));
 }
@@ -515,6 +535,7 @@ bool block_maybe_free(struct block *b)
 		return false;
 	block_tree_remove(&f->blocks, b);
 	list_remove(&b->by_unsynced);
+	list_remove(&b->by_chunk);
 	w->changes++;
 	kill_point("block.freed");
 	unmap_window(f, index);

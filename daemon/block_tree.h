@@ -29,10 +29,12 @@ struct block {
 	uint64_t pinned;           /* resident pages that may not be given up: pinned, or locked by a client */
 	uint64_t unsynced;         /* pages written since the store's last good fsync */
 	struct list by_unsynced;   /* file->unsynced */
+	struct list by_chunk;      /* domain->chunks: the first block of a huge page (huge.h) */
 	struct list waiters;       /* struct waiter */
 	uint32_t slot;
 	uint32_t dirtier;          /* slot of budget->dirty_by: who made the first of its dirty pages so */
 	struct user_count *dirty_user; /* and whose that is; NULL: not known */
+	bool used;                 /* the huge page was asked for again */
 };
 
 struct block_node;

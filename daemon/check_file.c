@@ -34,8 +34,8 @@ static void check_sizes(struct check *c, struct file *f)
 		check_differs(c, PGC_DIFFERS_SIZE, f, 0, 0, shown, f->size);
 	if (f->control->stat_seq % 2 == 0 && f->control->shown.size != f->size)
 		check_differs(c, PGC_DIFFERS_SIZE, f, 0, 0, f->control->shown.size, f->size);
-	if (fstat(f->memfd, &st) < 0 || (uint64_t)st.st_size != f->size)
-		check_differs(c, PGC_DIFFERS_SIZE, f, 0, 0, (uint64_t)st.st_size, f->size);
+	if (fstat(f->memfd, &st) < 0 || (uint64_t)st.st_size != file_memory_size(f, f->size))
+		check_differs(c, PGC_DIFFERS_SIZE, f, 0, 0, (uint64_t)st.st_size, file_memory_size(f, f->size));
 }
 
 /* A write into the memory alone leaves the record as it is: the store still has that version. */

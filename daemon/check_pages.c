@@ -8,6 +8,7 @@
  * Page tables are read on an offload thread while the worker goes on. As long as it has begun no write-out, given no page up, cut nothing and heard of no change of
  * mappings, a page can only become resident, and dirty before it is writable: what is wrong then was so at the moment of the look. Else it is looked at again.
  */
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "daemon/check.h"
@@ -85,9 +86,13 @@ static void compare_block(struct pages_step *s, uint64_t index)
 	struct file *f = s->f;
 	struct block *b = block_tree_find(&f->blocks, index);
 	uint64_t first = index * PGC_BLOCK_PAGES, resident = b ? b->e->resident : 0, filling = b ? b->filling : 0;
-	uint64_t data = pages_with_data(f, first), stray = data & ~(resident | filling), missing = 0, left;
+	uint64_t data = f->huge ? resident : pages_with_data(f, first), stray = data & ~(resident | filling), missing = 0, left;
 	int64_t n;
 
+	if (f->huge) { /* compare_huge() */
+		s->c->end.pages += (uint64_t)__builtin_popcountll(resident);
+		return;
+	}
 	for (left = resident & ~data; left; left &= left - 1) {
 		n = pages_allocated(f, first + (unsigned)__builtin_ctzll(left), 1);
 		missing |= n == 0 ? left & -left : 0;
@@ -103,11 +108,24 @@ static void compare_block(struct pages_step *s, uint64_t index)
 			      (uint64_t)__builtin_popcountll(resident & ~missing));
 }
 
+/* Of huge pages no more can be told than how many there are in all. */
+static void compare_huge(struct check *c, struct file *f)
+{
+	uint64_t n;
+	struct stat st;
+
+	if (!list_empty(&f->fills) || fstat(f->memfd, &st) < 0)
+		return;
+	n = (uint64_t)st.st_blocks / (PAGE_SIZE_ / 512);
+	if (n != f->e->resident)
+		check_differs(c, n > f->e->resident ? PGC_DIFFERS_STRAY : PGC_DIFFERS_MISSING, f, 0, file_pages(f), n, f->e->resident);
+}
+
 /* The block at or after `index` where there is something: of ours, or in the memfd. */
 static bool next_index(const struct file *f, uint64_t index, uint64_t *ret)
 {
 	struct block *b = block_tree_next(&f->blocks, index, false);
-	off_t data = lseek(f->memfd, (off_t)(index << BLOCK_SHIFT), SEEK_DATA);
+	off_t data = f->huge ? -1 : lseek(f->memfd, (off_t)(index << BLOCK_SHIFT), SEEK_DATA);
 	uint64_t next = MIN(b ? b->e->index : UINT64_MAX, data >= 0 ? (uint64_t)data >> BLOCK_SHIFT : UINT64_MAX);
 
 	if (next == UINT64_MAX)
@@ -265,6 +283,8 @@ void check_pages(struct check *c, struct file *f)
 	struct pages_step *s;
 	uint64_t next;
 
+	if (f->huge && c->request.from == 0)
+		compare_huge(c, f);
 	if (!next_index(f, c->request.from / PGC_BLOCK_PAGES, &next)) {
 		c->done(c);
 		return;

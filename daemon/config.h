@@ -45,7 +45,7 @@ struct limit_rule {
 struct file_rule {
 	char *pattern;
 	int retain;                /* enum retain, -1: not set */
-	int warm_start;            /* 0 or 1, -1: not set */
+	int warm_start, huge;      /* 0 or 1, -1: not set */
 	int64_t readahead_max;     /* bytes, -1: not set */
 };
 
@@ -102,7 +102,7 @@ struct config {
 /* What holds for a file by its path or URI and its store (NULL: not known), rules applied. */
 struct file_settings {
 	enum retain retain;
-	bool warm_start;
+	bool warm_start, huge;
 	uint64_t readahead_max;    /* bytes */
 };
 void config_file_settings(const struct config *c, const char *name, const char *store, struct file_settings *ret);

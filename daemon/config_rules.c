@@ -30,7 +30,7 @@ static const char *const store_names[] = { "file", "mem" };
 
 _Static_assert(ELEMENTSOF(store_names) == ELEMENTSOF(((struct config_place *)0)->store_line), "a line for each store");
 
-enum key_type { KEY_LIMIT, KEY_RETAIN, KEY_WARM_START, KEY_READAHEAD };
+enum key_type { KEY_LIMIT, KEY_RETAIN, KEY_WARM_START, KEY_READAHEAD, KEY_HUGE };
 
 static const struct rule_key {
 	enum config_section section;
@@ -41,6 +41,7 @@ static const struct rule_key {
 	{ CONFIG_SECTION_FILE, "retain", KEY_RETAIN },
 	{ CONFIG_SECTION_FILE, "warm_start", KEY_WARM_START },
 	{ CONFIG_SECTION_FILE, "readahead_max", KEY_READAHEAD },
+	{ CONFIG_SECTION_FILE, "huge", KEY_HUGE },
 	{ CONFIG_SECTION_STORE, "readahead_max", KEY_READAHEAD },
 };
 
@@ -175,7 +176,7 @@ static int begin_file(struct config *c, struct config_place *p, const char *patt
 	f = GROW(c->file_rules, c->n_file_rules);
 	if (!f)
 		return -ENOMEM;
-	*f = (struct file_rule){ .pattern = TAKE_PTR(copy), .retain = -1, .warm_start = -1, .readahead_max = -1 };
+	*f = (struct file_rule){ .pattern = TAKE_PTR(copy), .retain = -1, .warm_start = -1, .huge = -1, .readahead_max = -1 };
 	p->rule = c->n_file_rules - 1;
 	return 0;
 }
@@ -345,6 +346,8 @@ int config_rules_key(struct config *c, struct config_place *p, const char *key, 
 		return set_retain(&c->file_rules[p->rule].retain, value, message);
 	case KEY_WARM_START:
 		return set_bool(&c->file_rules[p->rule].warm_start, value, message);
+	case KEY_HUGE:
+		return set_bool(&c->file_rules[p->rule].huge, value, message);
 	case KEY_READAHEAD:
 		return set_readahead(p->section == CONFIG_SECTION_FILE ? &c->file_rules[p->rule].readahead_max :
 				     &c->store_rules[p->rule].readahead_max, value, message);
@@ -369,6 +372,8 @@ void config_file_settings(const struct config *c, const char *name, const char *
 			ret->retain = (enum retain)f->retain;
 		if (f->warm_start >= 0)
 			ret->warm_start = f->warm_start;
+		if (f->huge >= 0)
+			ret->huge = f->huge;
 		if (f->readahead_max >= 0)
 			ret->readahead_max = (uint64_t)f->readahead_max;
 	}

@@ -29,7 +29,7 @@ struct config_place {
 	enum config_section section;
 	size_t rule;               /* in the array of that section */
 	unsigned line;             /* of the section */
-	unsigned seen[4];          /* line of each key in this section, as in the table of keys */
+	unsigned seen[5];          /* line of each key in this section, as in the table of keys */
 	unsigned limit_line[CONFIG_LIMITS_MAX]; /* where in this file; 0: not there */
 	unsigned store_line[2];
 	size_t first_pattern;      /* of this file, once has_patterns */

@@ -50,6 +50,7 @@ static int domain_new(struct worker *w, uint32_t user, uint32_t cgroup, struct d
 		free(d);
 		return r;
 	}
+	list_init(&d->chunks);
 	list_append(&w->domains, &d->link);
 	*ret = d;
 	return 0;

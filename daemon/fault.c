@@ -22,6 +22,7 @@
 #include <poll.h>
 #include <string.h>
 
+#include "daemon/huge.h"
 #include "daemon/kill_point.h"
 #include "daemon/log.h"
 #include "daemon/poison.h"
@@ -38,6 +39,7 @@
 #define STALL_NS           5000000ull /* who has not come to the end of an event by then may not for long */
 #define MAP_AROUND         64u       /* pages mapped by one CONTINUE */
 #define MAP_SEQUENTIAL     2048u     /* in a stream: some 160 us of work */
+#define MAP_HUGE           (256 * HUGE_PAGES) /* which is as much work */
 #define WRITE_WINDOW_MAX   64u
 #define UNSEEN_MAX         8192u     /* pages: how far a stream is looked for on the other side of what is here already */
 
@@ -103,7 +105,7 @@ static int fault_new(struct space *s, uint64_t addr, uint64_t flags, pid_t tid)
 		return -ENOMEM;
 	x->space = s;
 	x->since = now_ns();
-	x->addr = align_down(addr, PAGE_SIZE_);
+	x->addr = align_down(addr, file_unit(s->file));
 	if (!s->has_handle && tid > 0) {
 		s->pid = tid; /* in the child's pid namespace, as far as that is ours */
 		space_save_process(s);
@@ -266,6 +268,13 @@ static void around(struct fault *x, struct file *f, uint64_t page, uint64_t belo
 	const struct readahead_plan *p = &x->plan;
 	uint64_t most = x->planned && p->stream ? MAP_SEQUENTIAL : MAP_AROUND;
 
+	if (f->huge) { /* a marker is for what comes behind it, which may all be here already */
+		uint64_t max = MIN(above, MAP_HUGE), run = x->planned ? file_resident_run(f, page, max) : 0;
+
+		*ret_from = page;
+		*ret_to = page + (run < max ? MAX(MIN(run, align_down(MAX(p->map_to, page), HUGE_PAGES) - page), HUGE_PAGES) : run);
+		return;
+	}
 	*ret_from = page;
 	*ret_to = page + 1;
 	if (!x->planned)
@@ -292,7 +301,7 @@ static int resolve_load(struct fault *x, uint64_t page, uint64_t below, uint64_t
 		from = page;
 		r = continue_pages(s, x->addr, page, to - page, shared, shared, &mapped);
 		if (r == -ENOENT && to > page + 1)
-			r = continue_pages(s, x->addr, page, 1, shared, shared, &mapped);
+			r = continue_pages(s, x->addr, page, file_unit(s->file) / PAGE_SIZE_, shared, shared, &mapped);
 	}
 	s->worker->stats->pages_mapped += mapped / PAGE_SIZE_;
 	if (mapped > 0) {
@@ -326,7 +335,7 @@ static int fault_unknown(struct fault *x)
 	s->logged_unknown = true;
 	if (s->worker->caps->poison) {
 		(void)uffd_protect(s->uffd, x->addr, PAGE_SIZE_, false, true);
-		if (uffd_poison(s->uffd, x->addr, PAGE_SIZE_) == -EAGAIN)
+		if (uffd_poison(s->uffd, x->addr, file_unit(s->file)) == -EAGAIN)
 			return -EAGAIN;
 	}
 	(void)uffd_wake(s->uffd, x->addr, PAGE_SIZE_);
@@ -505,7 +514,7 @@ static void read_ahead(struct fault *x, struct file *f, uint64_t lo, uint64_t hi
 }
 
 /*
- * Makes the page come, if it is not here. 0: it is resident; -EINPROGRESS: the fault waits.
+ * Makes the page come, if it is not here. 0: it is resident; -EINPROGRESS: the fault waits; -ENOMEM: it will not, for want of a huge page.
  */
 static int fault_page(struct fault *x, uint64_t page, uint64_t lo, uint64_t hi)
 {
@@ -539,7 +548,8 @@ static int fault_page(struct fault *x, uint64_t page, uint64_t lo, uint64_t hi)
 	}
 	if (!here) {
 		x->brought = true;
-		(void)fill_start(f, page, n, 1, &s->toucher, (x->plan.stream && x->planned) || s->noreuse ? POLICY_STREAM : 0);
+		if (fill_start(f, page, n, 1, &s->toucher, (x->plan.stream && x->planned) || s->noreuse ? POLICY_STREAM : 0) == -ENOMEM && f->huge)
+			return -ENOMEM;
 	} else if (!x->brought) {
 		if (!s->noreuse)
 			block_touched(b, bit, x->write ? POLICY_WRITE : 0);
@@ -571,6 +581,20 @@ static int answer_reader(struct fault *x, uint64_t page)
 		return -EAGAIN;
 	r = uffd_continue(s->uffd, x->addr, PAGE_SIZE_, false, &mapped);
 	return mapped > 0 ? 0 : r == -EEXIST ? uffd_wake(s->uffd, x->addr, PAGE_SIZE_) : r;
+}
+
+/* SIGBUS, as with a failing disk, until it can be read. */
+static int answer_unreadable(struct fault *x, uint64_t page, bool shared)
+{
+	struct space *s = x->space;
+	int r;
+
+	if (!s->worker->caps->poison || s->file->n_poisoned >= POISON_MAX) {
+		x->error = 0; /* it waits a little, and the page is read again */
+		return wait_for_room(x);
+	}
+	r = poison_page(s, x->addr, page, shared);
+	return r == -EAGAIN || r == -ESRCH ? r : 0;
 }
 
 /*
@@ -613,23 +637,15 @@ static int fault_step(struct fault *x)
 		x->error = 0;
 		return -EAGAIN;
 	}
-	if (x->error && x->error != -EFAULT) {
-		if (!w->caps->poison || f->n_poisoned >= POISON_MAX) {
-			x->error = 0; /* it waits a little, and the page is read again */
-			return wait_for_room(x);
-		}
-		r = poison_page(s, x->addr, page, shared);
-		if (r == -EAGAIN || r == -ESRCH)
-			return r;
-		return 0;
-	}
+	if (x->error && x->error != -EFAULT)
+		return answer_unreadable(x, page, shared);
 	x->error = 0;
 	below = (x->addr - seg.start) / PAGE_SIZE_;
 	above = MIN((seg.end - x->addr) / PAGE_SIZE_, file_pages(f) - page);
 	r = fault_page(x, page, page - below, page + above);
 	kill_point("fault.page_wanted");
 	if (r < 0)
-		return r;
+		return r == -ENOMEM ? answer_unreadable(x, page, shared) : r;
 	b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
 	/* Twice: between the kernel's answer and the look, a write-out may have put zeros where a client punched. */
 	for (int tries = 0; tries < 3; tries++) {
@@ -673,7 +689,7 @@ static void fault_try(struct fault *x)
 			       (unsigned long long)x->addr, strerror(-r));
 		s->logged_unknown = true;
 		(void)uffd_protect(s->uffd, x->addr, PAGE_SIZE_, false, true);
-		(void)uffd_poison(s->uffd, x->addr, PAGE_SIZE_);
+		(void)uffd_poison(s->uffd, x->addr, file_unit(s->file));
 		(void)uffd_wake(s->uffd, x->addr, PAGE_SIZE_);
 		break;
 	}
@@ -918,7 +934,7 @@ int64_t fault_populate(struct space *s, uint64_t addr, uint64_t len, bool write)
 		if (page >= file_pages(s->file))
 			return (int64_t)len; /* past the end: nothing to map */
 		max = MIN(seg.end - addr - done, len - done) / PAGE_SIZE_;
-		n = file_resident_run(s->file, page, MIN(max, PGC_BLOCK_PAGES - page % PGC_BLOCK_PAGES));
+		n = file_resident_run(s->file, page, MIN(max, s->file->huge ? HUGE_PAGES : PGC_BLOCK_PAGES - page % PGC_BLOCK_PAGES));
 		if (n == 0)
 			return (int64_t)done;
 		b = block_tree_find(&s->file->blocks, page / PGC_BLOCK_PAGES);
@@ -937,7 +953,7 @@ int64_t fault_populate(struct space *s, uint64_t addr, uint64_t len, bool write)
 		if (mapped == 0 && (r == -EEXIST || r == -ENOENT || r == -EFAULT)) {
 			if (r == -EEXIST && dirty && !tracker_on(&s->tracker))
 				(void)uffd_protect(s->uffd, addr + done, PAGE_SIZE_, false, false);
-			mapped = PAGE_SIZE_; /* step over it */
+			mapped = file_unit(s->file); /* step over it */
 		} else if (r < 0 && mapped == 0) {
 			return r;
 		}

@@ -3,7 +3,7 @@
  * Files and their blocks: memory, bits, sizes, references. See file.h for the lifetime of a file.
  *
  * Invariants
- *   - The memfd's size is the file's size. Clients with a writable memfd can change it: file_heal() mends that.
+ *   - The memfd's size is the file's size, or that up to a whole huge page. Clients with a writable memfd can change it: file_heal() mends that.
  *   - A page is charged from the moment it is being filled or becomes resident until block_forget().
  *   - dirty, writeback and keep are subsets of resident; filling and resident do not meet.
  *   - A block exists while any bit of it is set or someone waits for it; it holds one reference on the host mapper's
@@ -22,6 +22,7 @@
 #include "daemon/cgroup.h"
 #include "daemon/file_save.h"
 #include "daemon/fill.h"
+#include "daemon/huge.h"
 #include "daemon/kept.h"
 #include "daemon/kill_point.h"
 #include "daemon/log.h"
@@ -171,13 +172,25 @@ static int set_up_memory(struct file *f)
 	/* Nobody reopens it through /proc with more rights than the descriptor that was given. */
 	if (fchmod(f->memfd, 0400) < 0 || fstat(f->memfd, &st) < 0)
 		return -errno;
+	f->huge = memory_is_huge(f->memfd);
 	f->memfd_dev = st.st_dev;
 	f->memfd_ino = st.st_ino;
 	return 0;
 }
 
+static int make_memory(struct worker *w, uint64_t dev, uint64_t ino, uint64_t birth, const char *name, bool huge)
+{
+	int fd = huge ? memory_create_huge(dev, ino, birth) : -1;
+
+	if (huge && fd < 0 && !w->no_huge_logged) {
+		log_at(LOG_LEVEL_WARNING, name, 0, "no huge pages are to be had (%s): it has ordinary ones, as all others that find none", strerror(-fd));
+		w->no_huge_logged = true;
+	}
+	return fd >= 0 ? fd : memory_create(dev, ino, birth);
+}
+
 /* `memfd` -1: made here, of that birth. */
-static int new_with(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, uint64_t birth, const char *name, int memfd)
+static int new_with(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, uint64_t birth, const char *name, bool huge, int memfd)
 {
 	struct file *f;
 	int64_t slot;
@@ -201,7 +214,7 @@ static int new_with(struct file **ret, struct worker *w, uint64_t dev, uint64_t 
 	f->e->ino = ino;
 	file_set_name(f, name);
 
-	f->memfd = memfd >= 0 ? memfd : memory_create(dev, ino, birth);
+	f->memfd = memfd >= 0 ? memfd : make_memory(w, dev, ino, birth, name, huge);
 	r = f->memfd < 0 ? f->memfd : set_up_memory(f);
 	kill_point("file.memfd_made");
 	if (r == 0)
@@ -216,9 +229,9 @@ static int new_with(struct file **ret, struct worker *w, uint64_t dev, uint64_t 
 	return 0;
 }
 
-int file_new(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, uint64_t birth, const char *name)
+int file_new(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, uint64_t birth, const char *name, bool huge)
 {
-	return new_with(ret, w, dev, ino, birth, name, -1);
+	return new_with(ret, w, dev, ino, birth, name, huge, -1);
 }
 
 /* The very memfd that the record names, made by our own user. */
@@ -238,7 +251,7 @@ int file_new_empty(struct file **ret, struct worker *w, uint64_t dev, uint64_t i
 		close(memfd);
 		return r;
 	}
-	r = new_with(&f, w, dev, ino, 0, name, memfd);
+	r = new_with(&f, w, dev, ino, 0, name, false, memfd);
 	if (r < 0)
 		return r;
 	f->size = f->e->size = (uint64_t)st.st_size;
@@ -376,9 +389,9 @@ int file_restore(struct file **ret, struct worker *w, uint32_t slot, int memfd, 
 		r = file_load(f);
 	if (r == 0 && (fstat(memfd, &st) < 0 || !is_recorded(&st, saved) || f->e->size > INT64_MAX))
 		r = -ESTALE;
-	f->exact = r == 0 && saved->filling == 0 && saved->op.kind == 0 && (uint64_t)st.st_size == f->e->size &&
+	f->exact = r == 0 && saved->filling == 0 && saved->op.kind == 0 && (uint64_t)st.st_size == file_memory_size(f, f->e->size) &&
 		   (uint64_t)st.st_blocks == f->e->resident * (PAGE_SIZE_ / 512);
-	if (r == 0 && (uint64_t)st.st_size != f->e->size && ftruncate(memfd, (off_t)f->e->size) < 0)
+	if (r == 0 && (uint64_t)st.st_size != file_memory_size(f, f->e->size) && ftruncate(memfd, (off_t)file_memory_size(f, f->e->size)) < 0)
 		r = -errno;
 	if (r < 0) {
 		f->memfd = -1;
@@ -642,6 +655,8 @@ uint64_t file_drop_clean(struct file *f, uint64_t from, uint64_t to, bool unmapp
 	uint64_t dropped = 0, index = from / PGC_BLOCK_PAGES;
 	struct block *b;
 
+	if (f->huge)
+		return huge_drop(f, from, to, unmapped);
 	for (; (b = block_tree_next(&f->blocks, index, false)) && block_first(b) < to;) {
 		index = b->e->index + 1;
 		if (!unmapped || b->e->refs == 0)
@@ -707,9 +722,13 @@ bool file_audit(struct worker *w)
 		struct fill *fill;
 		struct stat st;
 
-		if (f->n_handles == 0 || !f->store || !f->store->writable)
+		if (f->n_handles == 0 || !f->store || (!f->store->writable && !f->huge))
 			continue;
 		again = true;
+		if (f->huge) {
+			huge_audit(f);
+			continue;
+		}
 		list_for_each(fill, &f->fills, link)
 			ours += fill->n;
 		if (fstat(f->memfd, &st) == 0 && (uint64_t)st.st_blocks / (PAGE_SIZE_ / 512) > ours + STRAYS_MIN)

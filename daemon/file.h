@@ -49,6 +49,9 @@ struct file {
 	/* Memory: owned by this module. */
 	int memfd, memfd_ro;       /* memfd_ro: the same, opened O_RDONLY, for read-only handles */
 	uint64_t memfd_dev, memfd_ino; /* as /proc/PID/maps shows them */
+	bool huge;                 /* it has huge pages: huge.h */
+	bool no_page;              /* a window found none that was free */
+	uint64_t starved_since, starved_last; /* ns: tries to read something in that found none */
 	int control_fd, control_ro; /* control_ro is what clients get */
 	struct pgc_control_page *control;
 	uint64_t size;             /* bytes, as clients see it; the memfd has the same size */
@@ -159,12 +162,20 @@ static inline uint64_t file_take_wasted(struct file *f)
 	return n;
 }
 
-static inline uint64_t file_pages(const struct file *f) { return page_up(f->size); }
+/* What its memory and mappings consist of. */
+static inline uint64_t file_unit(const struct file *f) { return f->huge ? HOST_CHUNK_SIZE : PAGE_SIZE_; }
+/* How long its memfd is when it has `size` bytes. */
+static inline uint64_t file_memory_size(const struct file *f, uint64_t size) { return f->huge ? align_up(size, HOST_CHUNK_SIZE) : size; }
+/* Pages that there may be of it: with huge pages the last one is whole, and zeros behind the end. */
+static inline uint64_t file_pages(const struct file *f) { return page_up(file_memory_size(f, f->size)); }
 
 /* The file (dev, ino) of this worker, or NULL. */
 struct file *file_find(struct worker *w, uint64_t dev, uint64_t ino);
-/* Makes it, state OPENING, without a store. -ENOMEM, -ENFILE (no slot), memfd_create's errors. `name` is shown to people. */
-int file_new(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, uint64_t birth, const char *name);
+/*
+ * Makes it, state OPENING, without a store. -ENOMEM, -ENFILE (no slot), memfd_create's errors. `name` is shown to people. `huge`: with huge pages, if there are
+ * any.
+ */
+int file_new(struct file **ret, struct worker *w, uint64_t dev, uint64_t ino, uint64_t birth, const char *name, bool huge);
 void file_free(struct file *f);
 /*
  * The same file of a daemon that is gone, its record checked: takes over memfd and control page (-1: a new one). Blocks, store and state are the caller's
@@ -315,7 +326,7 @@ uint64_t block_drop_clean(struct block *b, uint64_t among);
 void file_heal(struct file *f);
 
 /*
- * Who may write a file holds its memfd, and can put pages there that nobody is charged for: looks for that, and drops what it finds. Whether it is worth
+ * Who may write a file holds its memfd, and can put pages there that nobody is charged for, and so can who reads one of huge pages: looks for that, and drops what it finds. Whether it is worth
  * looking again later.
  */
 bool file_audit(struct worker *w);

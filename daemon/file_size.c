@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "daemon/file.h"
+#include "daemon/huge.h"
 #include "daemon/kill_point.h"
 #include "daemon/log.h"
 #include "daemon/reclaim.h"
@@ -64,7 +65,7 @@ static void cut_expired(struct ring_timer *t)
 		return;
 	}
 	if (f->uncut > 0)
-		(void)!ftruncate(f->memfd, (off_t)f->size);
+		(void)!ftruncate(f->memfd, (off_t)file_memory_size(f, f->size));
 	f->uncut = 0;
 	kill_point("size.cut");
 	f->worker->room_made = true; /* who has touched what is gone waits in no_room */
@@ -86,7 +87,7 @@ static int cut(struct file *f, uint64_t old_size)
 	uint64_t first = page_up(f->size);
 
 	if (!window_is_read(f, first) && f->uncut == 0)
-		return ftruncate(f->memfd, (off_t)f->size) < 0 ? -errno : 0;
+		return ftruncate(f->memfd, (off_t)file_memory_size(f, f->size)) < 0 ? -errno : 0;
 	/* The same to everybody who does not read there just now. */
 	if (fallocate(f->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)f->size,
 		      (off_t)(align_up(MAX(old_size, f->uncut), PAGE_SIZE_) - f->size)) < 0)
@@ -105,17 +106,19 @@ int file_set_size(struct file *f, uint64_t size)
 	if (size > INT64_MAX)
 		return -EFBIG;
 	file_stat_hide(f);
+	if (f->huge && size != old)
+		huge_forget_from(f, MIN(size, old) / PAGE_SIZE_); /* one that holds the end is read again, with what the store has there now */
 	if (shrink) {
 		/* Nobody begins to read behind it from here on. */
 		__atomic_store_n(&f->control->size, size, __ATOMIC_RELEASE);
 		window_hide(f, first, file_pages(f) - first);
-	} else if (size > old) {
+	} else if (size > old && !f->huge) {
 		/* Stores past the end went into this page; they are not in the file. */
 		file_zero_tail(f, old);
 	}
 	kill_point("size.seq_grown");
 	f->size = size;
-	r = shrink ? cut(f, old) : ftruncate(f->memfd, (off_t)MAX(size, f->uncut)) < 0 ? -errno : 0;
+	r = shrink ? cut(f, old) : ftruncate(f->memfd, (off_t)file_memory_size(f, MAX(size, f->uncut))) < 0 ? -errno : 0;
 	if (r < 0) {
 		set_size_fields(f, old);
 		return r;
@@ -142,7 +145,7 @@ int file_set_size(struct file *f, uint64_t size)
 
 void file_heal(struct file *f)
 {
-	uint64_t size = MAX(f->size, f->uncut);
+	uint64_t size = file_memory_size(f, MAX(f->size, f->uncut));
 	struct stat st;
 
 	if (fstat(f->memfd, &st) < 0 || (uint64_t)st.st_size == size)

@@ -5,7 +5,8 @@
  * A page is `filling` from fill_start() until its read has completed, and only then resident: who wants it waits on the
  * block. A fill that was begun before a truncation, a hole punch or an invalidation (file->fill_gen) is thrown away and its
  * waiters look again. When a read of many pages fails, only the pages that someone waits for are read again, one by one: an
- * error outside what was required is not an error.
+ * error outside what was required is not an error. Of a file with huge pages one of these is read in pieces, and is resident when all of them are here; an error in
+ * any of them is one of all.
  * Runs on the file's worker. May call file, reclaim and the store.
  */
 #include "daemon/fill.h"
@@ -13,6 +14,7 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "daemon/huge.h"
 #include "daemon/kill_point.h"
 #include "daemon/log.h"
 #include "daemon/reclaim.h"
@@ -97,7 +99,7 @@ static void fill_submit(struct fill *fill)
 		     fill->first * PAGE_SIZE_ + fill->moved);
 }
 
-static int fill_issue(struct file *f, uint64_t first, uint64_t n, uint64_t must, unsigned flags)
+static int fill_issue(struct file *f, uint64_t first, uint64_t n, uint64_t must, unsigned flags, struct chunk_fill *chunk)
 {
 	struct fill *fill = calloc(1, sizeof(*fill));
 
@@ -109,6 +111,7 @@ static int fill_issue(struct file *f, uint64_t first, uint64_t n, uint64_t must,
 	fill->must = must;
 	fill->flags = flags;
 	fill->gen = f->fill_gen;
+	fill->chunk = chunk;
 	list_append(&f->fills, &fill->link);
 	f->saved->filling++;
 	crash_order();
@@ -185,7 +188,7 @@ static void retry_one_by_one(struct file *f, uint64_t first, uint64_t n, unsigne
 			wanted |= w->pages & pages;
 		/* Those to be read again stay `filling`, so the block stays. */
 		for (again = wanted; again; again &= again - 1)
-			if (fill_issue(f, base + (unsigned)__builtin_ctzll(again), 1, ~0ull, flags) < 0)
+			if (fill_issue(f, base + (unsigned)__builtin_ctzll(again), 1, ~0ull, flags, NULL) < 0)
 				failed |= again & -again;
 		if (pages & ~wanted)
 			part_give_up(b, pages & ~wanted, -EIO);
@@ -193,6 +196,31 @@ static void retry_one_by_one(struct file *f, uint64_t first, uint64_t n, unsigne
 		if (failed)
 			part_give_up(b, failed, -ENOMEM);
 	}
+}
+
+static void part_unfill(struct block *b, uint64_t pages, int error)
+{
+	b->filling &= ~pages;
+	budget_uncharge(b->file->worker, b->domain, (uint64_t)__builtin_popcountll(pages));
+	wake_waiters(b, pages, error);
+}
+
+/* A piece is here, or will not come. */
+static void chunk_settle(struct file *f, struct chunk_fill *c, int error)
+{
+	if (c->error == 0 || error == -ESTALE)
+		c->error = error;
+	if (--c->left > 0)
+		return;
+	if (c->error == 0) {
+		f->starved_since = 0;
+		made_resident(f, c->first, HUGE_PAGES, c->must ? ~0ull : 0, c->flags);
+	} else {
+		huge_release(f, c->first);
+		kill_point("fill.given_up");
+		for_each_part(f, c->first, HUGE_PAGES, part_unfill, c->error == -ESTALE ? 0 : c->error);
+	}
+	free(c);
 }
 
 /* What the store does not have reads as zeros: the rest of the page where it ended, and whole pages after it. */
@@ -234,7 +262,15 @@ static void fill_done(struct store_op *op, ssize_t result)
 
 	list_remove(&fill->link);
 	w->fills_in_flight--;
-	if (stale) {
+	if (fill->chunk) {
+		if (result < 0 && !stale) {
+			w->stats->fill_errors++;
+			log_at(LOG_LEVEL_WARNING, f->e->name, 0, "reading pages %llu to %llu failed, so their huge page cannot be had: %s",
+			       (unsigned long long)fill->first, (unsigned long long)(fill->first + fill->n - 1), strerror((int)-result));
+		}
+		/* The kernel may refuse the page itself, as a limit of a hugetlb cgroup does: that is no fault of ours to mend. */
+		chunk_settle(f, fill->chunk, stale ? -ESTALE : result == -EFAULT ? -EIO : (int)MIN(result, 0));
+	} else if (stale) {
 		for_each_part(f, fill->first, fill->n, part_give_up, 0);
 	} else if (result >= 0) {
 		made_resident(f, fill->first, fill->n, fill->must, fill->flags);
@@ -330,11 +366,118 @@ static int begin_run(struct file *f, uint64_t first, uint64_t n, uint64_t must, 
 			made_resident(f, first + in_store, n - in_store, must, flags);
 	}
 	if (in_store > 0) {
-		r = fill_issue(f, first, in_store, must, flags);
+		r = fill_issue(f, first, in_store, must, flags, NULL);
 		if (r < 0)
 			for_each_part(f, first, in_store, part_give_up, r);
 	}
 	return r;
+}
+
+/* --- huge pages --- */
+
+#define STARVED_NS 1000000000ull     /* so long a huge page is waited for */
+#define HUGE_TRIES 2
+
+/* More than there may be at all. */
+static bool chunk_never_fits(const struct worker *w, const struct domain *d)
+{
+	for (int i = 0; i < 2; i++) {
+		uint64_t limit = d->tenant[i] ? atomic_load_explicit(&w->budget->tenant[d->tenant[i]].limit, memory_order_relaxed) : 0;
+
+		if (limit && limit < HUGE_PAGES)
+			return true;
+	}
+	return atomic_load_explicit(&w->budget->memory_max, memory_order_relaxed) < 2 * HUGE_PAGES;
+}
+
+/* The pool is empty: others may have something to give up. An error after a while, as nobody can say whether there will be one ever again. */
+static int chunk_starves(struct file *f)
+{
+	uint64_t now = now_ns();
+
+	huge_audit(f);
+	if (f->starved_since == 0 || now - f->starved_last > STARVED_NS)
+		f->starved_since = now;
+	f->starved_last = now;
+	return now - f->starved_since > STARVED_NS ? -ENOMEM : -ENOBUFS;
+}
+
+/* Its charge, its blocks, and a page of the pool, which the window over it takes. */
+static int chunk_claim(struct file *f, uint64_t first, bool must, const struct toucher *who)
+{
+	struct worker *w = f->worker;
+	struct domain *d = who && who->domain ? who->domain : worker_domain(w), *of;
+
+	for (int i = 0; i < HUGE_TRIES; i++) {
+		uint64_t run;
+
+		if (!reclaim_charge(w, d, HUGE_PAGES, !must))
+			return must && chunk_never_fits(w, d) ? -ENOMEM : -ENOBUFS;
+		f->no_page = false;
+		run = missing_run(f, first, HUGE_PAGES, who, &of);
+		if (run == HUGE_PAGES && of == d)
+			return 0;
+		budget_uncharge(w, d, HUGE_PAGES);
+		for_each_part(f, first, run, part_unbegin, 0);
+		if (run > 0)
+			huge_release(f, first);
+		if (!must || !f->no_page)
+			return -ENOBUFS;
+		if (!reclaim_huge_page(w))
+			break;
+	}
+	return chunk_starves(f);
+}
+
+static int chunk_start(struct file *f, uint64_t first, bool must, const struct toucher *who, unsigned flags)
+{
+	struct block *b = block_tree_find(&f->blocks, first / PGC_BLOCK_PAGES);
+	uint64_t end = page_up(f->store_size), in_store = end > first ? MIN(HUGE_PAGES, end - first) : 0, at, n;
+	struct chunk_fill *c;
+	int r;
+
+	if (b && (b->e->resident | b->filling))
+		return 0;
+	r = chunk_claim(f, first, must, who);
+	if (r < 0)
+		return r;
+	c = calloc(1, sizeof(*c));
+	if (!c) {
+		huge_release(f, first);
+		for_each_part(f, first, HUGE_PAGES, part_unfill, -ENOMEM);
+		return -ENOBUFS;
+	}
+	*c = (struct chunk_fill){ .first = first, .must = must, .flags = flags, .left = 1 };
+	if (!must)
+		f->worker->stats->readahead_pages += HUGE_PAGES;
+	kill_point("fill.begun");
+	/* A page that is new is zeros, which is right for what lies behind the store's end. */
+	r = in_store == 0 ? file_zero_pages(f, first, HUGE_PAGES) : 0;
+	for (at = 0; r == 0 && at < in_store; at += n) {
+		n = MIN(in_store - at, f->worker->fills_in_flight < FILLS_SOON ? FILL_SOON_PAGES : FILL_MAX_PAGES);
+		c->left++;
+		r = fill_issue(f, first + at, n, 0, flags, c);
+		c->left -= r < 0;
+	}
+	chunk_settle(f, c, r == -ENOMEM ? -EAGAIN : r);
+	return 0;
+}
+
+static int start_chunks(struct file *f, uint64_t first, uint64_t n, uint64_t required, const struct toucher *who, unsigned flags)
+{
+	uint64_t end = MIN(first + n, file_pages(f));
+
+	for (uint64_t p = align_down(first, HUGE_PAGES); p < end; p += HUGE_PAGES) {
+		bool must = required > 0 && p < first + required;
+		int r;
+
+		if (!must && f->worker->fills_in_flight >= FILLS_MAX)
+			return 0;
+		r = chunk_start(f, p, must, who, flags);
+		if (r < 0)
+			return must ? r : 0;
+	}
+	return 0;
 }
 
 int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, const struct toucher *who, unsigned flags)
@@ -343,6 +486,8 @@ int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, co
 	uint64_t end = MIN(first + n, file_pages(f)), must = first + required;
 	bool soon = required > 0 || flags != POLICY_AHEAD;
 
+	if (f->huge)
+		return start_chunks(f, first, n, required, who, flags);
 	if (f->barrier.active && first + required <= f->barrier.from)
 		end = MIN(end, f->barrier.from);
 	for (uint64_t p = first; p < end;) {

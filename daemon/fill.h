@@ -8,6 +8,15 @@
 
 struct store_op;
 
+/* A huge page that is being read in, in pieces side by side: all of it becomes resident, or nothing. */
+struct chunk_fill {
+	uint64_t first;            /* page */
+	bool must;                 /* asked for, and not read ahead */
+	unsigned flags;            /* POLICY_* */
+	unsigned left;             /* pieces that are not here, and one while more are begun */
+	int error;                 /* -ESTALE: it does not count; whoever waits looks again */
+};
+
 /* A read under way of pages [first, first + n), straight into the daemon's window. */
 struct fill {
 	struct store_op op;
@@ -18,6 +27,7 @@ struct fill {
 	uint64_t moved;            /* bytes */
 	uint64_t gen;
 	unsigned flags;            /* POLICY_* */
+	struct chunk_fill *chunk;  /* which it is a piece of, or NULL */
 };
 
 /* Waits until none of `pages` of the block is being filled. ready(w, 0) or ready(w, -errno), once; it may free `w`. */
@@ -36,7 +46,8 @@ void waiter_cancel(struct waiter *w);
  * Starts reads for those of [first, first + n) that are neither resident nor being filled, below the end of file and outside the
  * barrier; what the second-chance buffer has comes back at once. `required`: how many from `first` on the caller cannot do without; beyond them it
  * stops quietly where there is no room. `who` is charged for new blocks (NULL: nobody). `flags`: POLICY_*, how it was asked for.
- * Returns 0, or -ENOBUFS when a required page found no room: park in worker->no_room.
+ * Returns 0, or -ENOBUFS when a required page found no room: park in worker->no_room. Of a file with huge pages all comes of those that are touched; -ENOMEM: the
+ * system has had none for a while, or one is more than there may be.
  */
 int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, const struct toucher *who, unsigned flags);
 

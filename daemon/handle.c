@@ -340,7 +340,7 @@ void handle_open_failed(struct open_job *job, int error)
 static void show_flags(struct file *f)
 {
 	f->e->flags = (f->e->flags & PGC_FILE_ERROR) | (f->store->writable ? PGC_FILE_WRITABLE : 0) |
-		      (f->store->direct ? PGC_FILE_DIRECT : 0);
+		      (f->store->direct ? PGC_FILE_DIRECT : 0) | (f->huge ? PGC_FILE_HUGE : 0);
 }
 
 int handle_make(struct open_job *job, struct handle **ret)
@@ -480,7 +480,7 @@ static void begin_handle(struct open_job *job)
 	struct handle *h = job->handle;
 
 	show_flags(f);
-	if (h->space->writable)
+	if (h->space->writable || f->huge)
 		ring_timer_arm(&f->worker->ring, &f->worker->audit_timer, AUDIT_NS);
 	warm_opened(f, &h->space->toucher);
 	job->worker->stats->handles_opened++;
@@ -613,6 +613,10 @@ void handle_open(struct open_job *job)
 			handle_open_failed(job, -ESRCH);
 		return;
 	}
+	if (job->writable && job->huge) {
+		handle_open_failed(job, -EROFS);
+		return;
+	}
 	if (f && is_another(f, job)) {
 		forget_removed(f);
 		f = NULL;
@@ -631,7 +635,7 @@ void handle_open(struct open_job *job)
 	if (!f && attach_park(job))
 		return;
 	if (!f) {
-		r = file_new(&f, w, job->dev, job->ino, job->birth, job->name);
+		r = file_new(&f, w, job->dev, job->ino, job->birth, job->name, job->huge);
 		if (r < 0) {
 			handle_open_failed(job, r);
 			return;
@@ -658,7 +662,7 @@ void handle_open_on(struct open_job *job, struct file *f, bool dead)
 		f->state = FILE_OPENING;
 		file_set_name(f, job->name);
 	}
-	r = open_store(job, f);
+	r = job->writable && f->huge ? -EROFS : open_store(job, f);
 	kill_point("open.store_made");
 	if (r == 0 && dead)
 		revive_file(f);

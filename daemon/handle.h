@@ -37,7 +37,7 @@ struct open_job {
 	char name[PGC_NAME_MAX];   /* the end of the path, for people */
 	/* What holds for the file by its path: config_file_settings(). */
 	enum retain retain;
-	bool warm_start;
+	bool warm_start, huge;
 	uint64_t readahead_max;
 	/* Tracking without faults (track.h). */
 	int pagemap;               /* its process's; -1: none */

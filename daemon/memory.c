@@ -5,16 +5,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/magic.h>
+#include <linux/memfd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "daemon/proc_fd.h"
 #include "daemon/util/util.h"
 
 #define NAME_MAX_ 80
+#define HUGE_SIZE  (2l << 20)
+#define HUGE_FLAGS (MFD_HUGETLB | MFD_HUGE_2MB)
 #define OF_FILE   "pagecached:%" PRIx64 ":%" PRIx64 ":"  /* how a name begins: of which file */
 
 static void make_name(char buf[NAME_MAX_], uint64_t dev, uint64_t ino, uint64_t birth)
@@ -32,10 +37,35 @@ int memory_create(uint64_t dev, uint64_t ino, uint64_t birth)
 	return fd < 0 ? -errno : fd;
 }
 
-/* All memfds are of one file system, which nobody can mount: so what looks like a memfd's name is no path. */
+int memory_create_huge(uint64_t dev, uint64_t ino, uint64_t birth)
+{
+	_cleanup_close_ int fd = -1;
+	char name[NAME_MAX_];
+	void *p;
+
+	make_name(name, dev, ino, birth);
+	fd = memfd_create(name, MFD_CLOEXEC | HUGE_FLAGS);
+	if (fd < 0 || ftruncate(fd, HUGE_SIZE) < 0)
+		return -errno;
+	/* A mapping takes its pages out of the pool, or fails. */
+	p = mmap(NULL, HUGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED)
+		return -errno;
+	munmap(p, HUGE_SIZE);
+	return ftruncate(fd, 0) < 0 ? -errno : take_fd(&fd);
+}
+
+bool memory_is_huge(int memfd)
+{
+	struct statfs fs;
+
+	return fstatfs(memfd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC;
+}
+
+/* All memfds of a kind are of one file system, which nobody can mount: so what looks like a memfd's name is no path. */
 static int is_memfd_of_ours(int fd)
 {
-	_cleanup_close_ int other = memfd_create("pagecached-probe", MFD_CLOEXEC);
+	_cleanup_close_ int other = memfd_create("pagecached-probe", MFD_CLOEXEC | (memory_is_huge(fd) ? HUGE_FLAGS : 0));
 	struct stat st, ours;
 
 	if (other < 0)

@@ -11,6 +11,9 @@
 
 /* memfd_create(2)'s errors. */
 int memory_create(uint64_t dev, uint64_t ino, uint64_t birth);
+/* Of huge pages of 2 MiB, of which there is at least one to be had now. -ENOMEM and the like: there is none, or the kernel has no such thing. */
+int memory_create_huge(uint64_t dev, uint64_t ino, uint64_t birth);
+bool memory_is_huge(int memfd);
 /* Of which file it is, by its name; false: it is no such memfd. */
 bool memory_file_of(int memfd, uint64_t *ret_dev, uint64_t *ret_ino);
 bool memory_is_of(int memfd, uint64_t dev, uint64_t ino, uint64_t birth);

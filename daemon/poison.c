@@ -34,7 +34,7 @@ void poison_heal(struct file *f, uint64_t first, uint64_t n)
 
 		if (p->page < first || p->page >= first + n)
 			continue;
-		r = uffd_continue(p->space->uffd, p->addr, PAGE_SIZE_, p->shared, &mapped);
+		r = uffd_continue(p->space->uffd, p->addr, file_unit(f), p->shared, &mapped);
 		if (r == -EAGAIN || r == -ENOMEM)
 			continue; /* the timer tries again */
 		list_remove(&p->by_file);
@@ -89,7 +89,7 @@ int poison_page(struct space *s, uint64_t addr, uint64_t page, bool shared)
 	p = calloc(1, sizeof(*p));
 	if (!p)
 		return -EAGAIN;
-	r = uffd_poison(s->uffd, addr, PAGE_SIZE_);
+	r = uffd_poison(s->uffd, addr, file_unit(f));
 	if (r < 0) {
 		free(p);
 		return r == -EEXIST ? uffd_wake(s->uffd, addr, PAGE_SIZE_) : r;

@@ -16,11 +16,13 @@
 
 #include "daemon/domain.h"
 #include "daemon/file.h"
+#include "daemon/huge.h"
 #include "daemon/kill_point.h"
 #include "daemon/track.h"
 #include "daemon/window.h"
 #include "daemon/writeback.h"
 
+#define ASK_HUGE     UINT32_MAX
 #define READERS_NS 1000000ull          /* between two times that they are asked */
 #define BATCH         64u            /* pages that are given up together */
 #define TURN          256u           /* pages in one round of the background, at most */
@@ -35,7 +37,7 @@ struct reclaim_ask {
 	struct ring_op op;
 	struct worker *from, *to;
 	uint64_t pages;            /* to be given up at once; 0: only what is due */
-	uint32_t tenant;           /* of this one; 0: of all */
+	uint32_t tenant;           /* of this one; 0: of all; ASK_HUGE: a huge page, of whomever */
 	bool busy;
 };
 
@@ -235,16 +237,34 @@ static void ask_readers(struct worker *w)
 	window_touched_all(w);
 }
 
+/*
+ * Huge pages give up their share of `pages`, by what they hold. One of them is more than that mostly, which counts for later. `at_once`: one, whatever is due.
+ */
+static uint64_t give_up_huge(struct domain *d, uint64_t pages, bool at_once)
+{
+	uint64_t freed;
+
+	if (d->huge == 0)
+		return 0;
+	d->huge_due += at_once ? 0 : (int64_t)(pages * d->huge / MAX(d->used, 1));
+	if (d->huge_due <= 0 && !at_once)
+		return 0;
+	freed = huge_give_up(d, (uint64_t)MAX(d->huge_due, 1));
+	d->huge_due = MIN(d->huge_due - (int64_t)freed, (int64_t)HUGE_PAGES);
+	return freed;
+}
+
 /* Of one domain. Returns how many pages less are charged. */
 static uint64_t give_up(struct worker *w, struct domain *d, uint64_t pages, bool ahead_only, bool *ret_dirty)
 {
 	struct giving g = { .w = w, .d = d };
 	struct policy_evictor e = { demote_page, drop_page, &g };
-	uint64_t before = d->used;
+	uint64_t before = d->used, huge = ahead_only ? 0 : give_up_huge(d, pages, false);
 
 	domain_fit(w, d);
 	ask_readers(w);
-	(void)policy_evict(d->policy, pages, ahead_only, &e);
+	if (huge < pages)
+		(void)policy_evict(d->policy, pages - huge, ahead_only, &e);
 	give_gathered(&g);
 	for (unsigned i = 0; i < g.n_failed; i++) {
 		unsigned bit;
@@ -255,6 +275,8 @@ static uint64_t give_up(struct worker *w, struct domain *d, uint64_t pages, bool
 			block_in_policy(b, 1ull << bit, 0);
 	}
 	*ret_dirty |= g.dirty;
+	if (!ahead_only && before - MIN(d->used, before) < pages)
+		(void)give_up_huge(d, pages, true);
 	return before > d->used ? before - d->used : 0;
 }
 
@@ -344,7 +366,7 @@ static uint64_t weigh(struct worker *w)
 	struct domain *d;
 
 	list_for_each(d, &w->domains, link)
-		n += policy_counters(d->policy)->probation;
+		n += policy_counters(d->policy)->probation + d->huge; /* huge pages cannot be proved */
 	atomic_store_explicit(&w->weight, n, memory_order_relaxed);
 	return n;
 }
@@ -424,6 +446,16 @@ static uint64_t give_up_tenant(struct worker *w, uint32_t tenant, uint64_t pages
 	return freed;
 }
 
+static bool give_up_huge_page(struct worker *w)
+{
+	struct domain *d;
+
+	list_for_each(d, &w->domains, link)
+		if (huge_give_up(d, 1) > 0)
+			return true;
+	return false;
+}
+
 /* On the asked worker. */
 static void ask_arrived(struct ring_op *op, int res, uint32_t cflags)
 {
@@ -431,7 +463,9 @@ static void ask_arrived(struct ring_op *op, int res, uint32_t cflags)
 	struct worker *w = ask->to;
 
 	worker_queue(w, &w->balance);
-	if (ask->tenant)
+	if (ask->tenant == ASK_HUGE)
+		(void)give_up_huge_page(w);
+	else if (ask->tenant)
 		(void)give_up_tenant(w, ask->tenant, ask->pages, false);
 	else if (ask->pages && reclaim_pages(w, MIN(ask->pages, MAX(w->used / 16, 1))) == 0)
 		write_all_back(w);
@@ -455,6 +489,14 @@ static void ask_others(struct worker *w, uint32_t tenant, uint64_t pages)
 		if (ring_post(&w->ring, &w->all[i].ring, &ask->op, 0) < 0)
 			ask->busy = false;
 	}
+}
+
+bool reclaim_huge_page(struct worker *w)
+{
+	if (give_up_huge_page(w))
+		return true;
+	ask_others(w, ASK_HUGE, 0);
+	return false;
 }
 
 void reclaim_wake(struct worker *w)

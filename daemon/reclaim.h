@@ -20,6 +20,8 @@ void reclaim_free(struct worker *w);
 bool reclaim_slots(struct worker *w);
 /* Gives up about `pages` clean pages of this worker. Returns how many. */
 uint64_t reclaim_pages(struct worker *w, uint64_t pages);
+/* A huge page goes, if there is one that may; else the other workers are asked for one. Whether one is free now. */
+bool reclaim_huge_page(struct worker *w);
 /* The budget or its limits may have changed, or much has become dirty: starts what is due in the background, here and on the other workers. */
 void reclaim_wake(struct worker *w);
 /* Brings pages of a block back from the second-chance buffer: resident, or, where that fails, forgotten. `flags`: POLICY_*. */

@@ -796,6 +796,8 @@ static int begin(struct request *r, int fd)
 	case PGC_MSG_MAP:
 		if (!h->readable)
 			return -EACCES;
+		if (!is_aligned(m->map.addr | m->map.len | m->map.off, file_unit(f)))
+			return -EINVAL;
 		fault_drain_events(h->space);
 		if (m->status == PGC_REQUEST_AGAIN) /* it may be known from the kernel already */
 			return space_learn(h->space, m->map.addr, m->map.addr + m->map.len, m->map.off, m->map.flags & PGC_MAP_SHARED);

@@ -20,6 +20,7 @@
 #include "daemon/conn.h"
 #include "daemon/fault.h"
 #include "daemon/file_save.h"
+#include "daemon/huge.h"
 #include "daemon/kept.h"
 #include "daemon/kill_point.h"
 #include "daemon/log.h"
@@ -160,15 +161,15 @@ void revive_block(struct worker *w, uint32_t slot, struct revive_run *run)
 	struct file *f = w->file_of[e->file - w->file_slots.first];
 	uint64_t resident, dirty, present, left;
 
-	if (e->index >= (f->size + PGC_BLOCK_SIZE - 1) >> BLOCK_SHIFT || block_tree_find(&f->blocks, e->index)) {
+	if (e->index * PGC_BLOCK_PAGES >= file_pages(f) || block_tree_find(&f->blocks, e->index)) {
 		revive_forget_block(w, slot);
 		return;
 	}
-	resident = e->resident & bits_range(0, (unsigned)MIN(page_up(f->size) - e->index * PGC_BLOCK_PAGES, PGC_BLOCK_PAGES));
+	resident = e->resident & bits_range(0, (unsigned)MIN(file_pages(f) - e->index * PGC_BLOCK_PAGES, PGC_BLOCK_PAGES));
 	dirty = (e->dirty | e->writeback | ((being_written(f, e->index) | track_was_busy(f, e->index)) & e->resident)) & resident;
 	if (e->writeback)
 		file_hold_writes(f, true);
-	present = f->exact ? ~0ull : present_pages(run, f, e->index);
+	present = f->exact || f->huge ? ~0ull : present_pages(run, f, e->index);
 	if (f->distrusted && f->tracked.fd < 0)
 		resident = dirty;
 	else if (f->distrusted) /* what was stored to without a fault is not known yet, and would be lost with what is clean */
@@ -180,6 +181,8 @@ void revive_block(struct worker *w, uint32_t slot, struct revive_run *run)
 		run->file = NULL;
 	kill_point("restore.block_looked_at");
 	resident &= present | dirty;
+	if (resident == 0 && f->huge && e->index % HUGE_BLOCKS == 0)
+		huge_release(f, e->index * PGC_BLOCK_PAGES); /* it was about to be read in */
 	if (resident == 0)
 		revive_forget_block(w, slot);
 	else
@@ -191,7 +194,9 @@ static void punch_the_rest(struct file *f)
 {
 	off_t at = 0, data, end;
 
-	while (!f->exact && (data = lseek(f->memfd, at, SEEK_DATA)) >= 0) {
+	if (f->huge)
+		huge_settle(f);
+	while (!f->exact && !f->huge && (data = lseek(f->memfd, at, SEEK_DATA)) >= 0) {
 		end = lseek(f->memfd, data, SEEK_HOLE);
 		if (end <= data)
 			break;

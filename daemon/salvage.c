@@ -233,8 +233,8 @@ static void salvage_file(struct salvage *s, const struct fdstore_fd *p)
 	bool reader;
 	int r;
 
-	if (!memory_file_of(p->fd, &dev, &ino) || fstat(p->fd, &s->st) < 0)
-		return; /* its control page */
+	if (memory_is_huge(p->fd) || !memory_file_of(p->fd, &dev, &ino) || fstat(p->fd, &s->st) < 0)
+		return; /* its control page, or what nobody can have written to */
 	s->memfd = p->fd;
 	s->store = find_store(p->name, dev, ino, &reader);
 	s->written = s->zeros = 0;

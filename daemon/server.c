@@ -496,6 +496,7 @@ static void settings_of(const struct server *s, struct open_job *job, const char
 	config_file_settings(s->config, name, store, &settings);
 	job->retain = settings.retain;
 	job->warm_start = settings.warm_start;
+	job->huge = settings.huge;
 	job->readahead_max = settings.readahead_max;
 }
 

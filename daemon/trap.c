@@ -49,7 +49,7 @@ void trap_blocking_calls(void)
 	struct sock_filter filter[] = {
 		LOAD(NR),
 		PASS(io_uring_enter), PASS(restart_syscall), PASS(io_uring_register), PASS(ioctl), PASS(read), /* read: a userfaultfd that has been polled */ PASS(pwrite64), PASS(pread64), PASS(preadv), PASS(pwritev), /* of memfds: the stores use the ring */
-		PASS(ftruncate), PASS(fallocate), PASS(memfd_create), PASS(fchmod), PASS(fcntl), PASS(fstat), PASS(newfstatat),
+		PASS(ftruncate), PASS(fallocate), PASS(memfd_create), PASS(fchmod), PASS(fcntl), PASS(fstat), PASS(newfstatat), PASS(fstatfs), /* of memfds */
 		PASS(readlinkat), PASS(readlink), PASS(lseek), PASS(cachestat),
 		PASS(mmap), PASS(munmap), PASS(mprotect), PASS(mremap), PASS(madvise), PASS(mlock), PASS(brk), PASS(close), PASS(shutdown),
 		PASS(clock_gettime), PASS(gettid), PASS(getpid), PASS(geteuid), PASS(tgkill), PASS(kill), PASS(rt_sigprocmask), PASS(rt_sigaction), PASS(rt_sigreturn),

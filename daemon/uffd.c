@@ -24,6 +24,8 @@
 #include "daemon/proc_fd.h"
 #include "daemon/util/util.h"
 
+#define HUGE_SIZE (2ull << 20)
+
 #define UFFD_REQUIRED \
 	(UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_PAGEFAULT_FLAG_WP | \
 	 UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMAP | \
@@ -280,7 +282,12 @@ bool uffd_serves(int fd, uint64_t addr)
 		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR,
 	};
 
-	return is_served(fd, addr) && ioctl(fd, UFFDIO_REGISTER, &reg) == 0;
+	if (!is_served(fd, addr))
+		return false;
+	if (ioctl(fd, UFFDIO_REGISTER, &reg) == 0)
+		return true;
+	reg.range = (struct uffdio_range){ .start = align_down(addr, HUGE_SIZE), .len = HUGE_SIZE }; /* of huge pages no less is taken */
+	return errno == EINVAL && ioctl(fd, UFFDIO_REGISTER, &reg) == 0;
 }
 
 /* O_APPEND, which means nothing to a userfaultfd. It belongs to the description, whatever the number. */

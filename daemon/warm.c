@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "daemon/fill.h"
+#include "daemon/huge.h"
 #include "daemon/log.h"
 #include "daemon/offload.h"
 #include "daemon/warm_dir.h"
@@ -70,8 +71,8 @@ static uint64_t warm_hot_pages(const struct block *b)
 {
 	uint64_t hot = 0, first = block_first(b);
 
-	if (b->file->worker->stats->reclaimed == 0)
-		return b->e->resident;
+	if (b->file->worker->stats->reclaimed == 0 || b->file->huge)
+		return b->e->resident & block_mask(b, 0, page_up(b->file->size));
 	for (uint64_t left = b->e->resident & ~b->pinned; left; left &= left - 1)
 		if (policy_is_hot(b->domain->policy, file_key(b->file, first + (unsigned)__builtin_ctzll(left))))
 			hot |= left & -left;
@@ -281,6 +282,10 @@ static bool prefetch_step(struct prefetch *p)
 	if (!warm_record_next(&p->record, p->next, READ_PAGES, &first, &n) || first >= file_pages(f)) {
 		prefetch_end(p, "all of them");
 		return false;
+	}
+	if (f->huge) { /* what is read is whole ones */
+		n = align_up(first + n, HUGE_PAGES) - align_down(first, HUGE_PAGES);
+		first = align_down(first, HUGE_PAGES);
 	}
 	if (!is_room(f->worker, n)) {
 		prefetch_end(p, "there is no more free memory");

@@ -200,7 +200,7 @@ int window_open(struct window_readers *r, struct file *f, const int fds[2], uint
 	uint64_t *touched;
 	int e;
 
-	if (life_fd < 0)
+	if (life_fd < 0 || f->huge) /* the kernel would map 2 MiB of which a part is still being read */
 		return -EOPNOTSUPP;
 	if (len == 0 || len > PGC_WINDOW_MAX || len % PGC_BLOCK_SIZE)
 		return -EINVAL;

@@ -36,6 +36,10 @@ struct domain {
 	char *second;
 	uint64_t *touched;         /* a bit a slot */
 	uint32_t second_slots, second_touched, second_used;
+	/* Huge pages, of which the policy knows nothing: huge.c. */
+	struct list chunks;        /* the first block of each, in the order in which they are given up */
+	uint64_t huge;             /* pages of them */
+	int64_t huge_due;          /* pages that they are to give up; less than 0: they have given more than their share */
 };
 
 /* Who is charged for what is read or written: the first toucher of a block. */
@@ -147,7 +151,7 @@ struct worker {
 	uint64_t changes;          /* of whatever check.h counts */
 
 	bool room_made;            /* since the loop last tried those in no_room */
-	bool no_slots_logged;
+	bool no_slots_logged, no_huge_logged;
 	unsigned live;             /* handles and spaces that are not freed yet */
 	struct drain *drain;       /* worker.c: at shutdown */
 	struct unsent_count unsent_counts[64];

@@ -85,6 +85,10 @@ int pgc_fdopen(struct pgc_file **ret, int fd);
  * mprotect(2) to PROT_WRITE is not refused, and what is stored after it stays in the process. MAP_LOCKED locks pages
  * as they come.
  *
+ * Of a file that the service keeps in huge pages (`huge` in pagecached.conf(5)) what encloses the range is mapped, in whole ones of 2 MiB: munmap(2) and
+ * the like take borders of those alone, pgc_munmap() the range that was mapped as well. EINVAL: MAP_FIXED or MAP_FIXED_NOREPLACE with an address, an
+ * offset or a length of parts of them; EOPNOTSUPP: PROT_WRITE.
+ *
  * Errors (errno): EACCES: a write-only handle, or MAP_SHARED with PROT_WRITE through a read-only one; EINVAL: len is
  * 0, off is not a multiple of the page size, neither or both of MAP_SHARED and MAP_PRIVATE, MAP_ANONYMOUS,
  * MAP_HUGETLB, MAP_GROWSDOWN; EOPNOTSUPP: both (which is MAP_SHARED_VALIDATE) with a flag that is not listed, such as

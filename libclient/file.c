@@ -21,10 +21,12 @@
 #include <linux/falloc.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <time.h>
 
 #include "libclient/internal.h"
@@ -238,6 +240,7 @@ static int file_shake(struct pgc_file *f)
 	_cleanup_close_ int dev = -1, control = -1, memfd = -1;
 	bool clone = f->memfd >= 0, attach = clone && f->no_clone, kernel = false;
 	struct pgc_msg m = { .type = attach ? PGC_MSG_ATTACH : clone ? PGC_MSG_CLONE : PGC_MSG_OPEN };
+	struct statfs fs;
 	struct stat st;
 
 	f->conn.single = f->opening;
@@ -279,9 +282,10 @@ static int file_shake(struct pgc_file *f)
 	if (r < 0)
 		return r;
 	if (memfd >= 0) {
-		if (fstat(memfd, &st) < 0)
+		if (fstat(memfd, &st) < 0 || fstatfs(memfd, &fs) < 0)
 			return -errno;
 		pthread_mutex_lock(&lib.lock);
+		f->huge = fs.f_type == HUGETLBFS_MAGIC;
 		f->mem_dev = st.st_dev;
 		f->mem_ino = st.st_ino;
 		f->memfd = fd_keep(take_fd(&memfd));

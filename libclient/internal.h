@@ -96,6 +96,7 @@
 #define PGC_PUBLIC __attribute__((visibility("default")))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define HUGE_MASK  ((uintptr_t)(2u << 20) - 1)
 #define PAGE_MASK_ ((uint64_t)PGC_PAGE_SIZE - 1)
 #define INTERRUPT_MS 5000      /* a wait for a daemon becomes one that signals interrupt: longer than any take-over */
 #define RW_MAX 0x7ffff000u     /* what one read(2) or write(2) moves at most */
@@ -231,6 +232,7 @@ struct pgc_file {
 	int memfd;                 /* -1 where write-only */
 	dev_t mem_dev;             /* identity of the memfd, as in /proc/self/maps */
 	ino_t mem_ino;
+	bool huge;                 /* the memory consists of huge pages, so of mappings too */
 	uint64_t file_dev, file_ino;
 	const struct pgc_control_page *control;
 
@@ -286,6 +288,7 @@ static inline uint32_t file_flags(const struct pgc_file *f)
 struct mapping {
 	uintptr_t addr, len;
 	uint64_t off;
+	uintptr_t head, tail;      /* bytes at its ends that are there only to make whole huge pages of it */
 	int prot;
 	bool shared;               /* as the program asked; what a read-only handle really maps is private */
 	bool tracked;              /* really shared and registered for write-protection */
@@ -394,6 +397,10 @@ int table_set_dontfork(uintptr_t addr, uintptr_t end, bool on);
  * file_put().
  */
 bool table_next(uintptr_t addr, uintptr_t end, struct mapping *ret);
+/*
+ * Takes in what lies beyond the range only to make whole huge pages of a mapping. False: it begins or ends within one all the same. Takes lib.lock.
+ */
+bool table_enlarge(uintptr_t *addr, uintptr_t *end);
 /* Is any of it in a mapping of ours, as far as the table knows? Takes lib.lock, if it may be; the other one does not, and says only that. */
 bool table_covers(uintptr_t addr, uintptr_t end);
 bool table_may_cover(uintptr_t addr, uintptr_t end);

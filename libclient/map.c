@@ -11,6 +11,9 @@
  *   MAP_SHARED through a read-only handle     MAP_PRIVATE of the read-only memfd, MISSING|MINOR
  *   MAP_PRIVATE                               MAP_PRIVATE of the memfd, MISSING|MINOR
  *
+ * A file whose memory is huge pages can be had in whole ones only: what encloses the range is mapped, and no memory is set aside for copies of it, which a
+ * private mapping that can be written would take from the pool.
+ *
  * A shared mapping of a read-only memfd cannot be registered; the private one, not being writable, shows the cache's
  * own pages.
  *
@@ -153,7 +156,31 @@ static int map_populate(const struct mapping *m, bool write)
 	struct pgc_msg msg = { .type = PGC_MSG_POPULATE };
 
 	msg.populate = (struct pgc_populate){ .addr = m->addr, .len = m->len, .write = write };
+	if (m->f->huge) {
+		msg.populate.addr = m->addr & ~HUGE_MASK;
+		msg.populate.len = ((m->addr + m->len + HUGE_MASK) & ~HUGE_MASK) - msg.populate.addr;
+	}
 	return file_request(m->f, &msg, NULL, 0);
+}
+
+/* Makes whole huge pages of the range: m's offset, head and tail, and the length. */
+static int map_whole(struct mapping *m, void **addr, size_t *len, int prot, int flags)
+{
+	uintptr_t head = m->off & HUGE_MASK, total = (head + *len + HUGE_MASK) & ~HUGE_MASK;
+
+	if (prot & PROT_WRITE)
+		return -EOPNOTSUPP;
+	if (total < *len)
+		return -ENOMEM;
+	if ((flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) && ((head | *len | (uintptr_t)*addr) & HUGE_MASK))
+		return -EINVAL; /* it would replace what lies beside it */
+	if ((uintptr_t)*addr > head)
+		*addr = (void *)(((uintptr_t)*addr - head) & ~HUGE_MASK);
+	m->off -= head;
+	m->head = head;
+	m->tail = total - head - *len;
+	*len = total;
+	return 0;
 }
 
 static int map_file(struct pgc_file *f, void *addr, size_t size, int prot, int flags, off_t off, void **ret)
@@ -161,18 +188,22 @@ static int map_file(struct pgc_file *f, void *addr, size_t size, int prot, int f
 	struct mapping m = { .off = (uint64_t)off, .prot = prot, .f = f };
 	size_t len;
 	bool first;
+	int how, r;
 	void *p;
-	int r;
 
 	r = map_check(f, size, prot, flags, off, &len);
 	if (r == 0)
 		r = file_connect(f);
+	if (r == 0 && f->huge)
+		r = map_whole(&m, &addr, &len, prot, flags);
 	if (r < 0)
 		return r;
+	how = (flags & MAP_PASSED) | (f->huge ? MAP_NORESERVE : 0);
 	first = !__atomic_load_n(&f->mapped, __ATOMIC_RELAXED);
 	m.shared = (flags & MAP_TYPE) == MAP_SHARED;
 	m.tracked = m.shared && f->accmode == O_RDWR;
-	p = mmap(addr, len, PROT_NONE, (flags & MAP_PASSED) | (m.tracked ? MAP_SHARED : MAP_PRIVATE), f->memfd, off);
+	how |= m.tracked ? MAP_SHARED : MAP_PRIVATE;
+	p = mmap(addr, len, PROT_NONE, how, f->memfd, (off_t)m.off);
 	if (p == MAP_FAILED)
 		return -errno;
 	m.addr = (uintptr_t)p;
@@ -181,7 +212,7 @@ static int map_file(struct pgc_file *f, void *addr, size_t size, int prot, int f
 	for (int tries = 0; r == -EBUSY && tries < REGISTER_TRIES; tries++) {
 		/* A daemon that takes over has just tried which userfaultfd serves it. */
 		munmap(p, len);
-		p = mmap(addr, len, PROT_NONE, (flags & MAP_PASSED) | (m.tracked ? MAP_SHARED : MAP_PRIVATE), f->memfd, off);
+		p = mmap(addr, len, PROT_NONE, how, f->memfd, (off_t)m.off);
 		if (p == MAP_FAILED)
 			return -errno;
 		m.addr = (uintptr_t)p;
@@ -203,7 +234,7 @@ static int map_file(struct pgc_file *f, void *addr, size_t size, int prot, int f
 	}
 	if (first)
 		watch_changed(); /* a forked child's first */
-	*ret = p;
+	*ret = (char *)p + m.head;
 	return 0;
 }
 
@@ -281,13 +312,15 @@ PGC_PUBLIC int pgc_munmap(void *addr, size_t len)
 
 	if ((start & PAGE_MASK_) || end <= start || end < start + len)
 		return -EINVAL;
+	if (!table_enlarge(&start, &end))
+		return -EINVAL; /* as munmap(2) of a part of a huge page */
 	detach_dead(start, end);
 	map_look_before_end(start, end);
 	/* Before the call: once it is done, another thread may map something there and remember that. */
 	r = map_forget(start, end - start);
 	if (r < 0)
 		return r;
-	if (munmap(addr, len) < 0) {
+	if (munmap((void *)start, end - start) < 0) {
 		r = -errno;
 		pthread_mutex_lock(&lib.lock);
 		table_resync();

@@ -65,9 +65,19 @@ static void table_put(size_t i, const struct mapping *m)
 /* What is left of *m from `addr` on. */
 static void mapping_advance(struct mapping *m, uintptr_t addr)
 {
+	m->head = addr > m->addr ? 0 : m->head;
 	m->off += addr - m->addr;
 	m->len -= addr - m->addr;
 	m->addr = addr;
+}
+
+/* What is left of *m up to `end`. */
+static void mapping_cut(struct mapping *m, uintptr_t end)
+{
+	if (end >= m->addr + m->len)
+		return;
+	m->len = end - m->addr;
+	m->tail = 0;
 }
 
 void table_remove(uintptr_t addr, uintptr_t len)
@@ -81,7 +91,7 @@ void table_remove(uintptr_t addr, uintptr_t len)
 	if (lib.map[i].addr < addr) {
 		struct mapping tail = lib.map[i];
 
-		lib.map[i].len = addr - tail.addr;
+		mapping_cut(&lib.map[i], addr);
 		i++;
 		if (tail.addr + tail.len > end) {
 			mapping_advance(&tail, end);
@@ -133,7 +143,7 @@ int table_set_dontfork(uintptr_t addr, uintptr_t end, bool on)
 
 		if (m.addr < addr)
 			mapping_advance(&m, addr);
-		m.len = MIN(m.len, end - m.addr);
+		mapping_cut(&m, end);
 		m.dontfork = on;
 		if (table_reserve(2) < 0)
 			return -ENOMEM;
@@ -154,13 +164,41 @@ bool table_next(uintptr_t addr, uintptr_t end, struct mapping *ret)
 		*ret = lib.map[i];
 		if (ret->addr < addr)
 			mapping_advance(ret, addr);
-		ret->len = MIN(ret->len, end - ret->addr);
+		mapping_cut(ret, end);
 		ret->closed = ret->f->closed;
 		ret->f->busy++;
 		found = true;
 	}
 	pthread_mutex_unlock(&lib.lock);
 	return found;
+}
+
+/* The entry that has `addr` within it, not at its beginning, and consists of huge pages. */
+static const struct mapping *huge_around(uintptr_t addr)
+{
+	size_t i = table_find(addr);
+
+	return i < lib.n_map && lib.map[i].addr < addr && lib.map[i].f->huge ? &lib.map[i] : NULL;
+}
+
+bool table_enlarge(uintptr_t *addr, uintptr_t *end)
+{
+	const struct mapping *m;
+	bool whole = true;
+
+	pthread_mutex_lock(&lib.lock);
+	m = huge_around(*addr);
+	if (m && *addr - m->addr <= m->head)
+		*addr = m->addr;
+	else if (m)
+		whole = (*addr & HUGE_MASK) == 0;
+	m = huge_around(*end);
+	if (m && m->addr + m->len - *end <= m->tail)
+		*end = m->addr + m->len;
+	else if (m)
+		whole &= (*end & HUGE_MASK) == 0;
+	pthread_mutex_unlock(&lib.lock);
+	return whole;
 }
 
 /*
@@ -199,6 +237,8 @@ static bool mapping_of_vma(const struct vma *v, struct mapping *ret)
 	ret->f = old->f;
 	ret->shared = old->shared;
 	ret->inherited = old->inherited;
+	ret->head = v->start == old->addr ? old->head : 0;
+	ret->tail = v->end == old->addr + old->len ? old->tail : 0;
 	ret->dontfork = old->dontfork;
 	return true;
 }

@@ -68,7 +68,7 @@ static bool start_thread(void *(*run)(void *arg), int fd)
 /* --- without hope --- */
 
 /* A fault on these pages gets SIGBUS from now on; those that are mapped stay. */
-static void poison(int uffd, uintptr_t start, uintptr_t end)
+static void poison(int uffd, uintptr_t start, uintptr_t end, uintptr_t unit)
 {
 	while (start < end) {
 		struct uffdio_poison p = { .range = { .start = start, .len = end - start } };
@@ -80,7 +80,7 @@ static void poison(int uffd, uintptr_t start, uintptr_t end)
 		else if (errno == EAGAIN)
 			sched_yield();
 		else if (errno == EEXIST)
-			start += PGC_PAGE_SIZE;
+			start += unit;
 		else
 			return;
 	}
@@ -205,10 +205,10 @@ static void give_up(struct pgc_file *f)
 			continue;
 		/* Elsewhere what is mapped can be read on. */
 		if (!v.shared || !(v.prot & PROT_WRITE)) {
-			poison(f->uffd, v.start, v.end);
+			poison(f->uffd, v.start, v.end, f->huge ? HUGE_MASK + 1 : PGC_PAGE_SIZE);
 		} else if (!replace(f, &v)) {
 			mprotect((void *)v.start, v.end - v.start, v.prot & ~PROT_WRITE);
-			poison(f->uffd, v.start, v.end);
+			poison(f->uffd, v.start, v.end, f->huge ? HUGE_MASK + 1 : PGC_PAGE_SIZE);
 		}
 		ioctl(f->uffd, UFFDIO_WAKE, &range);
 	}

@@ -265,7 +265,7 @@ void window_asked(struct pgc_file *f)
 	const struct window *w = __atomic_load_n(&f->window, __ATOMIC_ACQUIRE);
 	int n = __atomic_add_fetch(&f->reads_asked, 1, __ATOMIC_RELAXED);
 
-	if (n < READS_FIRST || (w && !is_dead(w) && __atomic_load_n(&f->control->size, __ATOMIC_RELAXED) <= w->len))
+	if (f->huge || n < READS_FIRST || (w && !is_dead(w) && __atomic_load_n(&f->control->size, __ATOMIC_RELAXED) <= w->len))
 		return;
 	if (pthread_mutex_trylock(&f->window_lock) != 0)
 		return;

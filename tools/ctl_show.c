@@ -478,6 +478,7 @@ static struct json_object *file_json(const void *element)
 		ok = json_add_u64(o, number[i].key, number[i].value);
 	ok = ok && json_add(o, "writable", json_object_new_boolean((f->flags & PGC_FILE_WRITABLE) != 0)) &&
 	     json_add(o, "direct", json_object_new_boolean((f->flags & PGC_FILE_DIRECT) != 0)) &&
+	     json_add(o, "huge", json_object_new_boolean((f->flags & PGC_FILE_HUGE) != 0)) &&
 	     json_add(o, "kernel_faults", json_object_new_string(file_kernel_faults(f)));
 	format_error(error, f->error);
 	/* A missing error is null, which is how json-c stores a NULL value: json_add() would take it for lack of memory. */

@@ -305,6 +305,7 @@ struct pgc_ctl_pin_reply {
 #define PGC_FILE_DIRECT        (1u << 1) /* O_DIRECT */
 #define PGC_FILE_KERNEL_FAULTS (1u << 2) /* every handle serves faults taken inside system calls */
 #define PGC_FILE_ERROR         (1u << 3) /* the last write-out failed */
+#define PGC_FILE_HUGE          (1u << 4) /* its memory is huge pages */
 struct pgc_ctl_file_reply {
 	uint32_t more, file;
 	uint64_t dev, ino, size;

@@ -265,7 +265,7 @@ static inline struct rig *rig_new_second(uint64_t size, uint64_t memory, unsigne
 	assert_ptr_not_equal(rig->store.data, MAP_FAILED);
 	for (uint64_t i = 0; i < size; i++)
 		rig->store.data[i] = (char)(i / PAGE + 1);
-	assert_int_equal(file_new(&rig->f, &rig->w, 1, 1, 0, "rig"), 0);
+	assert_int_equal(file_new(&rig->f, &rig->w, 1, 1, 0, "rig", false), 0);
 	ops_file_init(rig->f);
 	rig->f->store = &rig->store.s;
 	assert_int_equal(file_opened(rig->f, &st), 0);

@@ -960,7 +960,7 @@ static void one_limit_too_many_is_refused(void **state)
 static void key_of_another_section_is_refused(void **state)
 {
 	assert_refused(*state, "[file /a]\nmemory_max = 64M\n",
-		       "pagecached: %s:2: memory_max: unknown key of this section (allowed: retain, warm_start, readahead_max)");
+		       "pagecached: %s:2: memory_max: unknown key of this section (allowed: retain, warm_start, readahead_max, huge)");
 }
 
 static void key_twice_in_a_rule_is_refused(void **state)
@@ -1061,11 +1061,14 @@ static void last_pattern_that_sets_a_key_counts(void **state)
 	struct file_settings fs;
 
 	assert_int_equal(load_file(f, write_file(f, "p.conf", "[file /srv/*]\nretain = mapped\nwarm_start = no\nreadahead_max = 0\n"
-						 "[file *.db]\nwarm_start = yes\n[file /elsewhere]\nreadahead_max = 1M\n")), 0);
+						 "[file *.db]\nwarm_start = yes\nhuge = yes\n[file /elsewhere]\nreadahead_max = 1M\nhuge = no\n")), 0);
 	fs = settings_of(f, "/srv/deep/down/x.db", "file");
 	assert_int_equal(fs.retain, RETAIN_MAPPED);
 	assert_true(fs.warm_start);
+	assert_true(fs.huge);
 	assert_int_equal(fs.readahead_max, 0);
+	assert_false(settings_of(f, "/srv/x", "file").huge);
+	assert_false(settings_of(f, "/elsewhere", "file").huge);
 }
 
 static void pattern_of_a_later_file_comes_after(void **state)
