@@ -708,7 +708,7 @@ static uint64_t punch_held(struct file *f, uint64_t first, unsigned n, bool back
 	(void)look_at_all(f, first, n, &written);
 	stay = back ? bits_range(0, n) : written;
 	track_punched(f, first, n);
-	for (unsigned i = 0; stay >> i && i < n; i++) {
+	for (unsigned i = 0; i < n && stay >> i; i++) {
 		if (stay & (1ull << i))
 			(void)put_page_back(f, first + i);
 		else

@@ -564,7 +564,7 @@ static void stores_into_good(struct peer *p, void *arg)
 	peer_tell(p, (uint64_t)-pgc_fsync(f));
 }
 
-SYSTEM_TEST(a_store_that_takes_nothing_stops_its_own_writers_only, .memory_max = "128M", .config = DIRTY_CONFIG, .seconds = 120)
+SYSTEM_TEST(a_store_that_takes_nothing_stops_its_own_writers_only, .tracking = "sync", .memory_max = "128M", .config = DIRTY_CONFIG, .seconds = 120)
 {
 	struct peer *bad = peer_start(stores_into_bad, NULL), *good = peer_start(stores_into_good, NULL);
 	uint64_t before;
