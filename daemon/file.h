@@ -95,6 +95,8 @@ struct file {
 
 	/* In flight: fill.c and writeback.c. */
 	struct list fills;
+	unsigned staged_slow;      /* reads by way of buffers that took long, in turn */
+	unsigned unstaged_fills;   /* so many large ones go straight into the memfd, since that was so */
 	struct list writes;        /* struct wb, in order of issue */
 	uint64_t write_seq, writes_done;
 	struct list unsynced;      /* blocks with pages that were written since the store's last good fsync */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Fills: reads from the store into the memfd's pages, through the daemon's window, without a copy.
+ * Fills: reads from the store into the memfd's pages, through the daemon's window, without a copy. Large direct reads from a store that is quick go by way
+ * of a buffer instead (staging.h), which costs less than to have the kernel make the pages one by one; those that nobody waits for wait their turn for it.
+ * From a slow store that would only be fewer reads at a time.
  *
  * A page is `filling` from fill_start() until its read has completed, and only then resident: who wants it waits on the
  * block. A fill that was begun before a truncation, a hole punch or an invalidation (file->fill_gen) is thrown away and its
@@ -12,6 +14,7 @@
 
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "daemon/kill_point.h"
 #include "daemon/log.h"
@@ -25,6 +28,11 @@
  */
 #define FILL_SOON_PAGES 64
 #define FILLS_SOON      16u
+#define STAGED_MIN_PAGES 16u         /* below that a page costs no more than a copy and a system call */
+#define STAGED_SLOW_NS 10000000ull   /* a store of which so many reads in turn take longer does better with more of them at a time */
+#define STAGED_SLOW    (2 * STAGING_BUFFERS)
+#define STAGED_STUCK_NS 50000000ull
+#define UNSTAGED_FILLS 1024u         /* then it is tried again */
 #define FILLS_MAX      256           /* reads in flight of one worker; only readahead is held back by it */
 
 void (*fill_resident_hook)(struct file *f, uint64_t first, uint64_t n);
@@ -93,8 +101,137 @@ static void fill_submit(struct fill *fill)
 	struct store *s = fill->file->store;
 
 	fill->op.done = fill_done;
-	s->ops->read(s, &fill->op, fill_addr(fill), (size_t)(fill->n * PAGE_SIZE_ - fill->moved),
+	s->ops->read(s, &fill->op, fill->staged ? fill->staged + fill->moved : fill_addr(fill), (size_t)(fill->n * PAGE_SIZE_ - fill->moved),
 		     fill->first * PAGE_SIZE_ + fill->moved);
+}
+
+/* --- by way of buffers --- */
+
+static bool is_staged(const struct file *f) { return f->store->direct && f->unstaged_fills == 0; }
+
+/* Takes a buffer. False: there is none. */
+static bool stage(struct fill *fill)
+{
+	struct worker *w = fill->file->worker;
+	unsigned straight;
+
+	fill->staged = staging_take(w);
+	straight = w->fills_in_flight - w->n_unstaged - (w->staging.memory ? STAGING_BUFFERS - w->staging.n_unused : 0);
+	/* Behind many that go straight it says nothing how long it takes. */
+	fill->since = straight > STAGING_BUFFERS ? UINT64_MAX : now_ns();
+	return fill->staged;
+}
+
+static void unstaged_begin(struct fill *fill)
+{
+	list_remove(&fill->unstaged);
+	fill->file->worker->n_unstaged--;
+	fill_submit(fill);
+}
+
+/* Those of `f`, or all, wait no longer. */
+static void unstaged_begin_all(struct worker *w, const struct file *f)
+{
+	struct fill *fill, *next;
+
+	list_for_each_safe(fill, next, &w->unstaged, unstaged)
+		if (!f || fill->file == f)
+			unstaged_begin(fill);
+}
+
+static void stage_later(struct fill *fill)
+{
+	struct worker *w = fill->file->worker;
+
+	list_append(&w->unstaged, &fill->unstaged);
+	w->n_unstaged++;
+	if (!w->staged_timer.armed)
+		w->staged_ends_seen = w->staged_ends;
+	ring_timer_arm(&w->ring, &w->staged_timer, STAGED_STUCK_NS);
+}
+
+/* A store that hangs has the buffers, and holds up nobody else's reads: as long as it does all go straight. */
+static void staged_expired(struct ring_timer *t)
+{
+	struct worker *w = container_of(t, struct worker, staged_timer);
+
+	if (list_empty(&w->unstaged))
+		return;
+	if (w->staged_ends == w->staged_ends_seen) {
+		w->staged_stuck = true;
+		unstaged_begin_all(w, NULL);
+		return;
+	}
+	w->staged_ends_seen = w->staged_ends;
+	ring_timer_arm(&w->ring, t, STAGED_STUCK_NS);
+}
+
+void fill_worker_init(struct worker *w)
+{
+	list_init(&w->unstaged);
+	ring_timer_init(&w->staged_timer, staged_expired);
+}
+
+/* What was read into the buffer goes into the memfd, up to the file's size: a write makes a memfd longer. -EFAULT: a client has cut it. */
+static int staged_copy(const struct fill *fill)
+{
+	const struct file *f = fill->file;
+	uint64_t off = fill->first * PAGE_SIZE_, end = MIN(off + fill->moved, f->size);
+	struct stat st;
+
+	if (fstat(f->memfd, &st) < 0)
+		return -errno;
+	if ((uint64_t)st.st_size < end)
+		return -EFAULT;
+	for (uint64_t at = off; at < end;) {
+		ssize_t n = pwrite(f->memfd, fill->staged + (at - off), (size_t)(end - at), (off_t)at);
+
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		at += (uint64_t)n;
+	}
+	return 0;
+}
+
+/* Its read has ended: the buffer goes to the next one, which the device has before anything else is done here. */
+static void staged_end(struct fill *fill)
+{
+	struct file *f = fill->file;
+	struct worker *w = f->worker;
+	uint64_t now = now_ns();
+	struct fill *next;
+
+	staging_give(w, TAKE_PTR(fill->staged));
+	w->staged_ends++;
+	w->staged_stuck = false;
+	f->staged_slow = fill->since <= now && now - fill->since > STAGED_SLOW_NS ? f->staged_slow + 1 : 0;
+	if (f->staged_slow >= STAGED_SLOW) {
+		f->staged_slow = 0;
+		f->unstaged_fills = UNSTAGED_FILLS;
+		unstaged_begin_all(w, f);
+	}
+	next = list_first(&w->unstaged, struct fill, unstaged);
+	if (!next || !stage(next))
+		return;
+	unstaged_begin(next);
+	ring_flush(&w->ring);
+}
+
+/* Begins a fill: at once, or, when nobody waits for it and all buffers are in use, as soon as there is one. */
+static void fill_begin(struct fill *fill)
+{
+	struct file *f = fill->file;
+	bool large = fill->n >= STAGED_MIN_PAGES && f->store->direct;
+
+	if (large && is_staged(f) && fill->n * PAGE_SIZE_ <= STAGING_BUFFER) {
+		if (!stage(fill) && f->worker->staging.memory && !f->worker->staged_stuck && fill->first >= fill->must) {
+			stage_later(fill);
+			return;
+		}
+	} else if (large) {
+		f->unstaged_fills -= f->unstaged_fills > 0;
+	}
+	fill_submit(fill);
 }
 
 static int fill_issue(struct file *f, uint64_t first, uint64_t n, uint64_t must, unsigned flags)
@@ -114,7 +251,8 @@ static int fill_issue(struct file *f, uint64_t first, uint64_t n, uint64_t must,
 	crash_order();
 	f->worker->fills_in_flight++;
 	f->worker->stats->fills++;
-	fill_submit(fill);
+	list_init(&fill->unstaged);
+	fill_begin(fill);
 	kill_point("fill.submitted");
 	return 0;
 }
@@ -225,6 +363,12 @@ static void fill_done(struct store_op *op, ssize_t result)
 			return;
 		}
 		fill->moved = moved;
+	}
+	if (fill->staged) {
+		int r = result >= 0 && !stale ? staged_copy(fill) : 0;
+
+		result = r < 0 ? r : result;
+		staged_end(fill);
 	}
 	if (result == -EFAULT)
 		file_heal(f);
@@ -341,7 +485,7 @@ int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, co
 {
 	struct worker *w = f->worker;
 	uint64_t end = MIN(first + n, file_pages(f)), must = first + required;
-	bool soon = required > 0 || flags != POLICY_AHEAD;
+	bool soon = required > 0 || flags != POLICY_AHEAD, small;
 
 	if (f->barrier.active && first + required <= f->barrier.from)
 		end = MIN(end, f->barrier.from);
@@ -361,7 +505,8 @@ int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, co
 		}
 		if (p >= must && w->fills_in_flight >= FILLS_MAX)
 			return 0;
-		run = missing_run(f, p, MIN(end - p, soon && w->fills_in_flight < FILLS_SOON ? FILL_SOON_PAGES : FILL_MAX_PAGES), who, &d);
+		small = is_staged(f) || (soon && w->fills_in_flight < FILLS_SOON);
+		run = missing_run(f, p, MIN(end - p, small ? FILL_SOON_PAGES : FILL_MAX_PAGES), who, &d);
 		if (run > 0)
 			run = charge_run(f, d, p, run, must);
 		if (run == 0)

@@ -8,10 +8,13 @@
 
 struct store_op;
 
-/* A read under way of pages [first, first + n), straight into the daemon's window. */
+/* A read under way of pages [first, first + n), straight into the daemon's window or by way of a buffer. */
 struct fill {
 	struct store_op op;
 	struct list link;          /* file->fills */
+	struct list unstaged;      /* worker->unstaged: it waits for a buffer, and has not begun */
+	char *staged;              /* the buffer, NULL: straight */
+	uint64_t since;            /* ns: when it began to read into that */
 	struct file *file;
 	uint64_t first, n;         /* pages */
 	uint64_t must;             /* pages below this were asked for, the others are read ahead */
@@ -27,6 +30,8 @@ struct waiter {
 	uint64_t pages;
 	void (*ready)(struct waiter *w, int error);
 };
+
+void fill_worker_init(struct worker *w);
 
 void waiter_init(struct waiter *w, void (*ready)(struct waiter *w, int error));
 void waiter_add(struct waiter *w, struct block *b, uint64_t pages);

@@ -13,6 +13,7 @@
 #include "daemon/config.h"
 #include "daemon/drr.h"
 #include "daemon/ring.h"
+#include "daemon/staging.h"
 #include "daemon/state.h"
 #include "daemon/uffd.h"
 #include "daemon/util/rate.h"
@@ -108,6 +109,12 @@ struct worker {
 	struct ring_timer retry_timer, later_timer, expire_timer, child_timer, audit_timer;
 	uint32_t children[CLIENT_SLOTS]; /* forked ones, of each client */
 	unsigned fills_in_flight, writes_in_flight;
+	struct staging staging;
+	struct list unstaged;      /* struct fill: wait for a buffer of it; fill.c, as the next four */
+	struct ring_timer staged_timer;
+	unsigned n_unstaged;
+	bool staged_stuck;
+	uint64_t staged_ends, staged_ends_seen; /* reads into buffers that ended; the same when the timer was armed */
 	struct rate writeout_rate; /* read by the main thread */
 	uint64_t used;             /* pages charged by this worker */
 	struct reclaim_ask *asks;  /* one for each other worker: reclaim.c */
