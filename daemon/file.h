@@ -282,6 +282,8 @@ void file_clear_keep(struct file *f);
 
 /* Resident pages from `page` on, at most `max`. */
 uint64_t file_resident_run(struct file *f, uint64_t page, uint64_t max);
+/* Resident pages right below `page`, at most `max`. */
+uint64_t file_resident_below(struct file *f, uint64_t page, uint64_t max);
 /* Pages [from, to) that were read ahead: the stream has come to them. */
 void file_used_ahead(struct file *f, uint64_t from, uint64_t to);
 

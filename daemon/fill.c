@@ -234,7 +234,7 @@ static void fill_begin(struct fill *fill)
 	fill_submit(fill);
 }
 
-static int fill_issue(struct file *f, uint64_t first, uint64_t n, uint64_t must, unsigned flags)
+static int fill_issue(struct file *f, uint64_t first, uint64_t n, uint64_t asked, uint64_t must, unsigned flags)
 {
 	struct fill *fill = calloc(1, sizeof(*fill));
 
@@ -243,6 +243,7 @@ static int fill_issue(struct file *f, uint64_t first, uint64_t n, uint64_t must,
 	fill->file = f;
 	fill->first = first;
 	fill->n = n;
+	fill->asked = asked;
 	fill->must = must;
 	fill->flags = flags;
 	fill->gen = f->fill_gen;
@@ -291,11 +292,11 @@ static void part_wake(struct block *b, uint64_t pages, int arg)
 		wake_waiters(b, pages, 0);
 }
 
-static void made_resident(struct file *f, uint64_t first, uint64_t n, uint64_t must, unsigned flags)
+static void made_resident(struct file *f, uint64_t first, uint64_t n, uint64_t from, uint64_t must, unsigned flags)
 {
 	for (uint64_t p = first; p < first + n; p = align_down(p, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES) {
 		struct block *b = block_tree_find(&f->blocks, p / PGC_BLOCK_PAGES);
-		uint64_t pages = block_mask(b, p, first + n), asked = block_mask(b, 0, must) & pages;
+		uint64_t pages = block_mask(b, p, first + n), asked = block_mask(b, from, must) & pages;
 
 		b->filling &= ~pages;
 		block_set_resident(b, asked, flags);
@@ -323,7 +324,7 @@ static void retry_one_by_one(struct file *f, uint64_t first, uint64_t n, unsigne
 			wanted |= w->pages & pages;
 		/* Those to be read again stay `filling`, so the block stays. */
 		for (again = wanted; again; again &= again - 1)
-			if (fill_issue(f, base + (unsigned)__builtin_ctzll(again), 1, ~0ull, flags) < 0)
+			if (fill_issue(f, base + (unsigned)__builtin_ctzll(again), 1, 0, ~0ull, flags) < 0)
 				failed |= again & -again;
 		if (pages & ~wanted)
 			part_give_up(b, pages & ~wanted, -EIO);
@@ -381,7 +382,7 @@ static void fill_done(struct store_op *op, ssize_t result)
 	if (stale) {
 		for_each_part(f, fill->first, fill->n, part_give_up, 0);
 	} else if (result >= 0) {
-		made_resident(f, fill->first, fill->n, fill->must, fill->flags);
+		made_resident(f, fill->first, fill->n, fill->asked, fill->must, fill->flags);
 	} else {
 		w->stats->fill_errors++;
 		if (fill->n > 1) {
@@ -459,7 +460,7 @@ static uint64_t charge_run(struct file *f, struct domain *d, uint64_t first, uin
 }
 
 /* Reads pages [first, first + n), which are filling and charged. */
-static int begin_run(struct file *f, uint64_t first, uint64_t n, uint64_t must, unsigned flags)
+static int begin_run(struct file *f, uint64_t first, uint64_t n, uint64_t asked, uint64_t must, unsigned flags)
 {
 	uint64_t end = page_up(f->store_size), in_store = end > first ? MIN(n, end - first) : 0;
 	int r = 0;
@@ -471,17 +472,25 @@ static int begin_run(struct file *f, uint64_t first, uint64_t n, uint64_t must, 
 		if (e < 0)
 			for_each_part(f, first + in_store, n - in_store, part_give_up, e);
 		else
-			made_resident(f, first + in_store, n - in_store, must, flags);
+			made_resident(f, first + in_store, n - in_store, asked, must, flags);
 	}
 	if (in_store > 0) {
-		r = fill_issue(f, first, in_store, must, flags);
+		r = fill_issue(f, first, in_store, asked, must, flags);
 		if (r < 0)
 			for_each_part(f, first, in_store, part_give_up, r);
 	}
 	return r;
 }
 
-int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, const struct toucher *who, unsigned flags)
+static uint64_t common(uint64_t a, uint64_t a_end, uint64_t b, uint64_t b_end)
+{
+	uint64_t from = MAX(a, b), to = MIN(a_end, b_end);
+
+	return from < to ? to - from : 0;
+}
+
+/* Those below `asked` are no less required than those up to `must`, though nobody has asked for them. */
+static int start(struct file *f, uint64_t first, uint64_t n, uint64_t asked, uint64_t required, const struct toucher *who, unsigned flags)
 {
 	struct worker *w = f->worker;
 	uint64_t end = MIN(first + n, file_pages(f)), must = first + required;
@@ -496,7 +505,7 @@ int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, co
 		int r;
 
 		if (b) { /* skip what is here or on its way */
-			reclaim_restore(b, block_mask(b, p, end), p < must ? flags : flags | POLICY_AHEAD);
+			reclaim_restore(b, block_mask(b, p, end), p >= asked && p < must ? flags : flags | POLICY_AHEAD);
 			run = bits_run(b->e->resident | b->filling, (unsigned)(p % PGC_BLOCK_PAGES));
 			if (run > 0) {
 				p += run;
@@ -511,13 +520,22 @@ int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, co
 			run = charge_run(f, d, p, run, must);
 		if (run == 0)
 			return p < must ? -ENOBUFS : 0;
-		if (p + run > must)
-			w->stats->readahead_pages += p + run - MAX(p, must);
+		w->stats->readahead_pages += run - common(p, p + run, asked, must);
 		kill_point("fill.begun");
-		r = begin_run(f, p, run, must, flags);
+		r = begin_run(f, p, run, asked, must, flags);
 		if (r < 0)
 			return r;
 		p += run;
 	}
 	return 0;
+}
+
+int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, const struct toucher *who, unsigned flags)
+{
+	return start(f, first, n, first, required, who, flags);
+}
+
+int fill_start_around(struct file *f, uint64_t first, uint64_t n, uint64_t page, const struct toucher *who)
+{
+	return start(f, first, n, page, page - first + 1, who, 0);
 }

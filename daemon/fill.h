@@ -17,7 +17,7 @@ struct fill {
 	uint64_t since;            /* ns: when it began to read into that */
 	struct file *file;
 	uint64_t first, n;         /* pages */
-	uint64_t must;             /* pages below this were asked for, the others are read ahead */
+	uint64_t asked, must;      /* pages [asked, must) were asked for, the others are read ahead */
 	uint64_t moved;            /* bytes */
 	uint64_t gen;
 	unsigned flags;            /* POLICY_* */
@@ -44,6 +44,9 @@ void waiter_cancel(struct waiter *w);
  * Returns 0, or -ENOBUFS when a required page found no room: park in worker->no_room.
  */
 int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, const struct toucher *who, unsigned flags);
+
+/* As that, for a page that is asked for with those around it, [first, first + n), which are read ahead. It is in there. */
+int fill_start_around(struct file *f, uint64_t first, uint64_t n, uint64_t page, const struct toucher *who);
 
 /* Told when pages became resident, for poisoned mappings: set by fault.c. */
 extern void (*fill_resident_hook)(struct file *f, uint64_t first, uint64_t n);

@@ -255,6 +255,16 @@ static inline void budget_charge_tables(struct worker *w, int64_t pages)
 	atomic_fetch_add_explicit(&w->budget->tables, (uint64_t)pages, memory_order_relaxed);
 }
 
+#define PLENTY 8                     /* an eighth of the memory stays free of what nobody has asked for */
+
+/* Is there room for `pages` that can be done without, so that nothing need go for them? */
+static inline bool worker_has_plenty(const struct worker *w, uint64_t pages)
+{
+	uint64_t max = atomic_load_explicit(&w->budget->max, memory_order_relaxed);
+
+	return atomic_load_explicit(&w->budget->used, memory_order_relaxed) + pages + max / PLENTY <= max;
+}
+
 static inline struct domain *worker_domain(struct worker *w) { return list_entry(w->domains.next, struct domain, link); }
 
 /* Which worker owns (dev, ino). */

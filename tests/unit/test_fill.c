@@ -174,6 +174,39 @@ static void dirty_pages_are_never_dropped(void **state)
 	rig_free(rig);
 }
 
+static void a_page_and_those_around_it_are_one_read_of_which_it_was_asked_for(void **state)
+{
+	struct rig *rig = rig_new(64 * PAGE, 1000);
+	struct waiting a = { 0 };
+
+	assert_int_equal(fill_start_around(rig->f, 8, 32, 20, NULL), 0);
+	wait_for(rig, &a, 20);
+	run_fills(rig);
+	assert_int_equal(rig_count(rig, 'r'), 1);
+	assert_int_equal(rig->store.log[0].off, 8 * PAGE);
+	assert_int_equal(rig->store.log[0].len, 32 * PAGE);
+	assert_int_equal(a.calls, 1);
+	assert_int_equal(block_tree_find(&rig->f->blocks, 0)->e->resident, bits_range(8, 32));
+	assert_int_equal(block_tree_find(&rig->f->blocks, 0)->ahead, bits_range(8, 32) & ~(1ull << 20));
+	rig_free(rig);
+}
+
+static void an_error_around_a_page_is_none(void **state)
+{
+	struct rig *rig = rig_new(64 * PAGE, 1000);
+	struct waiting a = { 0 };
+
+	rig->store.read_error = -EIO;
+	rig->store.error_page = 9;
+	assert_int_equal(fill_start_around(rig->f, 8, 32, 20, NULL), 0);
+	wait_for(rig, &a, 20);
+	run_fills(rig);
+	assert_int_equal(a.calls, 1);
+	assert_int_equal(a.error, 0);
+	assert_int_equal(block_tree_find(&rig->f->blocks, 0)->e->resident, 1ull << 20);
+	rig_free(rig);
+}
+
 /* --- by way of buffers --- */
 
 #define PIECE 16ull                  /* pages of a read that is large enough for a buffer */
@@ -357,6 +390,8 @@ int main(void)
 		cmocka_unit_test(a_fill_from_before_a_cut_is_thrown_away),
 		cmocka_unit_test(memory_is_charged_before_the_read_and_never_above_the_budget),
 		cmocka_unit_test(dirty_pages_are_never_dropped),
+		cmocka_unit_test(a_page_and_those_around_it_are_one_read_of_which_it_was_asked_for),
+		cmocka_unit_test(an_error_around_a_page_is_none),
 		cmocka_unit_test(large_reads_by_way_of_buffers_bring_what_the_store_has),
 		cmocka_unit_test(small_memory_has_no_buffers),
 		cmocka_unit_test(what_is_read_ahead_waits_for_a_buffer),
