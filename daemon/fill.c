@@ -514,7 +514,7 @@ static int start(struct file *f, uint64_t first, uint64_t n, uint64_t asked, uin
 		}
 		if (p >= must && w->fills_in_flight >= FILLS_MAX)
 			return 0;
-		small = is_staged(f) || (soon && w->fills_in_flight < FILLS_SOON);
+		small = soon && (is_staged(f) || w->fills_in_flight < FILLS_SOON);
 		run = missing_run(f, p, MIN(end - p, small ? FILL_SOON_PAGES : FILL_MAX_PAGES), who, &d);
 		if (run > 0)
 			run = charge_run(f, d, p, run, must);

@@ -324,11 +324,11 @@ static void a_slow_store_gets_large_reads_without_buffers(void **state)
 		rig_release(rig);
 		run_fills(rig);
 	}
-	rig->store.n = 0;
-	assert_int_equal(fill_start(rig->f, 512, 256, 0, NULL, POLICY_AHEAD), 0);
-	assert_int_equal(rig_count(rig, 'r'), 1);
-	assert_int_equal(rig->store.log[0].len, 256 * PAGE);
+	rig->store.held = true;
+	assert_int_equal(fill_start(rig->f, 512, 256, 0, NULL, POLICY_AHEAD | POLICY_STREAM), 0);
+	assert_int_equal(rig_count(rig, 'r'), 2 * STAGING_BUFFERS + 4);
 	assert_int_equal(buffers_in_use(rig), 0);
+	rig_release(rig);
 	run_fills(rig);
 	rig_free(rig);
 }
@@ -339,6 +339,18 @@ static uint64_t pages_in_memory(struct rig *rig)
 
 	assert_int_equal(fstat(rig->f->memfd, &st), 0);
 	return (uint64_t)st.st_blocks / (PAGE / 512);
+}
+
+static void what_there_is_no_hurry_for_is_read_in_large_pieces(void **state)
+{
+	struct rig *rig = rig_new_direct(1024 * PAGE);
+
+	assert_int_equal(fill_start(rig->f, 0, 256, 0, NULL, POLICY_AHEAD), 0);
+	assert_int_equal(rig_count(rig, 'r'), 1);
+	assert_int_equal(rig->store.log[0].len, 256 * PAGE);
+	assert_int_equal(buffers_in_use(rig), 0);
+	run_fills(rig);
+	rig_free(rig);
 }
 
 static void a_buffer_from_before_a_cut_is_thrown_away(void **state)
@@ -398,6 +410,7 @@ int main(void)
 		cmocka_unit_test(what_somebody_waits_for_does_not_wait_for_a_buffer),
 		cmocka_unit_test(a_store_that_hangs_with_all_buffers_holds_up_no_other_read),
 		cmocka_unit_test(a_slow_store_gets_large_reads_without_buffers),
+		cmocka_unit_test(what_there_is_no_hurry_for_is_read_in_large_pieces),
 		cmocka_unit_test(a_buffer_from_before_a_cut_is_thrown_away),
 		cmocka_unit_test(a_buffer_does_not_make_memory_longer_that_a_client_has_cut),
 	};
