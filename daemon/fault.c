@@ -35,7 +35,7 @@
 #define TURN_NS            40000ull  /* of one space: then others have their turn */
 #define STALL_NS           5000000ull /* who has not come to the end of an event by then may not for long */
 #define MAP_AROUND         64u       /* pages mapped by one CONTINUE */
-#define AROUND             32u       /* pages: a random access brings those that it lies among, and maps them */
+#define AROUND             64u       /* pages, a block: a random access brings those that it lies among, and maps them */
 #define MAP_SEQUENTIAL     2048u     /* in a stream: some 160 us of work */
 #define WRITE_WINDOW_MAX   64u
 #define UNSEEN_MAX         8192u     /* pages: how far a stream is looked for on the other side of what is here already */
