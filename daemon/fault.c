@@ -417,6 +417,11 @@ static bool throttle(struct fault *x, struct block *b, uint64_t bit)
 	return true;
 }
 
+static bool may_read_around(const struct space *s, uint64_t addr)
+{
+	return worker_has_plenty(s->worker, s->toucher.domain, AROUND) && !s->noreuse && !s->file->barrier.active && !space_in_window(s, addr);
+}
+
 /* Reads what the plan names, as far as the mapping reaches: [lo, hi) are pages. */
 static void read_ahead(struct fault *x, struct file *f, uint64_t lo, uint64_t hi)
 {
@@ -447,7 +452,7 @@ static int fault_page(struct fault *x, uint64_t page, uint64_t lo, uint64_t hi)
 		struct readahead_in in = {
 			.page = page, .n = 1, .missing = !b || !((b->e->resident | b->filling) & bit), .write = x->write,
 			.max = f->readahead_max / PAGE_SIZE_, .file_pages = file_pages(f),
-			.around = worker_has_plenty(s->worker, AROUND) && !s->noreuse && !space_in_window(s, x->addr) ? AROUND : 0,
+			.around = may_read_around(s, x->addr) ? AROUND : 0,
 		};
 
 		s->readahead.advice = space_advice(s, x->addr);

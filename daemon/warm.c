@@ -263,7 +263,7 @@ static unsigned own_fills(const struct prefetch *p)
 
 static bool is_room(struct worker *w, uint64_t pages)
 {
-	return worker_has_plenty(w, pages) && w->block_slots.n_free >= pages / PGC_BLOCK_PAGES + 2 + SLOTS_MARGIN;
+	return worker_has_plenty(w, NULL, pages) && w->block_slots.n_free >= pages / PGC_BLOCK_PAGES + 2 + SLOTS_MARGIN;
 }
 
 /* Asks for the next of its pages. Returns whether it did; it may have ended. */

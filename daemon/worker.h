@@ -255,14 +255,23 @@ static inline void budget_charge_tables(struct worker *w, int64_t pages)
 	atomic_fetch_add_explicit(&w->budget->tables, (uint64_t)pages, memory_order_relaxed);
 }
 
-#define PLENTY 8                     /* an eighth of the memory stays free of what nobody has asked for */
+#define PLENTY 8                     /* an eighth of the memory, or of what a tenant may have, stays free of what nobody has asked for */
 
-/* Is there room for `pages` that can be done without, so that nothing need go for them? */
-static inline bool worker_has_plenty(const struct worker *w, uint64_t pages)
+static inline bool is_plenty(uint64_t max, uint64_t used, uint64_t pages) { return used + pages + max / PLENTY <= max; }
+
+/* Is there room for `pages` that can be done without, so that nothing need go for them? `d`: whose they would be, or NULL. */
+static inline bool worker_has_plenty(const struct worker *w, const struct domain *d, uint64_t pages)
 {
-	uint64_t max = atomic_load_explicit(&w->budget->max, memory_order_relaxed);
+	struct budget *b = w->budget;
 
-	return atomic_load_explicit(&w->budget->used, memory_order_relaxed) + pages + max / PLENTY <= max;
+	for (int i = 0; d && i < 2; i++) {
+		struct tenant *t = &b->tenant[d->tenant[i]];
+		uint64_t limit = d->tenant[i] ? atomic_load_explicit(&t->limit, memory_order_relaxed) : 0;
+
+		if (limit && !is_plenty(limit, atomic_load_explicit(&t->used, memory_order_relaxed), pages))
+			return false;
+	}
+	return is_plenty(atomic_load_explicit(&b->max, memory_order_relaxed), atomic_load_explicit(&b->used, memory_order_relaxed), pages);
 }
 
 static inline struct domain *worker_domain(struct worker *w) { return list_entry(w->domains.next, struct domain, link); }
