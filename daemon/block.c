@@ -591,6 +591,23 @@ uint64_t file_resident_run(struct file *f, uint64_t page, uint64_t max)
 	return MIN(n, max);
 }
 
+uint64_t file_resident_below(struct file *f, uint64_t page, uint64_t max)
+{
+	uint64_t n = 0;
+
+	while (n < max && n < page) {
+		struct block *b = block_tree_find(&f->blocks, (page - n - 1) / PGC_BLOCK_PAGES);
+		unsigned bits = (unsigned)((page - n - 1) % PGC_BLOCK_PAGES) + 1, run;
+		uint64_t missing = b ? ~b->e->resident << (64 - bits) : ~0ull;
+
+		run = missing ? MIN((unsigned)__builtin_clzll(missing), bits) : bits;
+		n += run;
+		if (run < bits)
+			break;
+	}
+	return MIN(n, max);
+}
+
 void file_used_ahead(struct file *f, uint64_t from, uint64_t to)
 {
 	for (uint64_t p = from; p < to; p = align_down(p, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES) {

@@ -38,6 +38,7 @@
 #define TURN_NS            40000ull  /* of one space: then others have their turn */
 #define STALL_NS           5000000ull /* who has not come to the end of an event by then may not for long */
 #define MAP_AROUND         64u       /* pages mapped by one CONTINUE */
+#define AROUND             64u       /* pages, a block: a random access brings those that it lies among, and maps them */
 #define MAP_SEQUENTIAL     2048u     /* in a stream: some 160 us of work */
 #define MAP_HUGE           (256 * HUGE_PAGES) /* which is as much work */
 #define WRITE_WINDOW_MAX   64u
@@ -244,24 +245,6 @@ static int resolve_store(struct space *s, struct block *b, uint64_t addr, uint64
 	return mapped > 0 ? 0 : r;
 }
 
-/* Resident pages right below `page`, at most `max`. */
-static uint64_t resident_below(struct file *f, uint64_t page, uint64_t max)
-{
-	uint64_t n = 0;
-
-	while (n < max && n < page) {
-		struct block *b = block_tree_find(&f->blocks, (page - n - 1) / PGC_BLOCK_PAGES);
-		unsigned bits = (unsigned)((page - n - 1) % PGC_BLOCK_PAGES) + 1, run;
-		uint64_t missing = b ? ~b->e->resident << (64 - bits) : ~0ull;
-
-		run = missing ? MIN((unsigned)__builtin_clzll(missing), bits) : bits;
-		n += run;
-		if (run < bits)
-			break;
-	}
-	return MIN(n, max);
-}
-
 /* What is resident around the page of a load may be mapped with it, but never a stream's marker. */
 static void around(struct fault *x, struct file *f, uint64_t page, uint64_t below, uint64_t above, uint64_t *ret_from, uint64_t *ret_to)
 {
@@ -279,10 +262,15 @@ static void around(struct fault *x, struct file *f, uint64_t page, uint64_t belo
 	*ret_to = page + 1;
 	if (!x->planned)
 		return;
+	if (!p->stream) {
+		below = MIN(below, page % AROUND);
+		if (p->around_to > 0)
+			most = AROUND - page % AROUND;
+	}
 	if (p->map_to > page + 1)
 		*ret_to = page + file_resident_run(f, page, MIN(MIN(above, most), p->map_to - page));
-	if (p->stream && p->map_from < page)
-		*ret_from = page - resident_below(f, page, MIN(MIN(below, most), page - p->map_from));
+	if (p->map_from < page)
+		*ret_from = page - file_resident_below(f, page, MIN(MIN(below, most), page - p->map_from));
 }
 
 /* A load, or a store to a private mapping, which the kernel copies itself: map it and its resident neighbours. */
@@ -308,7 +296,7 @@ static int resolve_load(struct fault *x, uint64_t page, uint64_t below, uint64_t
 		to = from + mapped / PAGE_SIZE_;
 		file_used_ahead(s->file, from, to);
 		if (to > page)
-			readahead_mapped(&s->readahead, from, to);
+			readahead_mapped(&s->readahead, from, to, x->plan.around_to > 0);
 		return 0;
 	}
 	return r == -EEXIST ? uffd_wake(s->uffd, x->addr, PAGE_SIZE_) : r;
@@ -498,6 +486,11 @@ static bool may_be_tracked(struct fault *x)
 	return false;
 }
 
+static bool may_read_around(const struct space *s, uint64_t addr)
+{
+	return worker_has_plenty(s->worker, s->toucher.domain, AROUND) && !s->noreuse && !s->file->huge && !s->file->barrier.active && !space_in_window(s, addr);
+}
+
 /* Reads what the plan names, as far as the mapping reaches: [lo, hi) are pages. */
 static void read_ahead(struct fault *x, struct file *f, uint64_t lo, uint64_t hi)
 {
@@ -520,7 +513,7 @@ static int fault_page(struct fault *x, uint64_t page, uint64_t lo, uint64_t hi)
 {
 	struct space *s = x->space;
 	struct file *f = s->file;
-	uint64_t bit = 1ull << (page % PGC_BLOCK_PAGES), n = 1;
+	uint64_t bit = 1ull << (page % PGC_BLOCK_PAGES), n = 1, around = page;
 	struct block *b = block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES);
 	bool here = b && (b->e->resident & bit), ahead = false;
 
@@ -528,13 +521,14 @@ static int fault_page(struct fault *x, uint64_t page, uint64_t lo, uint64_t hi)
 		struct readahead_in in = {
 			.page = page, .n = 1, .missing = !b || !((b->e->resident | b->filling) & bit), .write = x->write,
 			.max = f->readahead_max / PAGE_SIZE_, .file_pages = file_pages(f),
+			.around = may_read_around(s, x->addr) ? AROUND : 0,
 		};
 
 		s->readahead.advice = space_advice(s, x->addr);
 		if (s->readahead.advice == POSIX_FADV_NORMAL)
 			s->readahead.advice = s->advice;
 		if (in.missing) {
-			in.before = resident_below(f, page, UNSEEN_MAX);
+			in.before = file_resident_below(f, page, UNSEEN_MAX);
 			in.after = file_resident_run(f, page + 1, UNSEEN_MAX);
 		}
 		readahead_wasted(&s->readahead, file_take_wasted(f));
@@ -545,10 +539,16 @@ static int fault_page(struct fault *x, uint64_t page, uint64_t lo, uint64_t hi)
 			n += MIN(x->plan.n, hi - x->plan.first);
 			ahead = false;
 		}
+		if (!here && x->plan.around_to > 0) {
+			around = MAX(x->plan.around_from, lo);
+			n = MIN(x->plan.around_to, hi) - around;
+		}
 	}
 	if (!here) {
 		x->brought = true;
-		if (fill_start(f, page, n, 1, &s->toucher, (x->plan.stream && x->planned) || s->noreuse ? POLICY_STREAM : 0) == -ENOMEM && f->huge)
+		if (n > 1 && x->planned && x->plan.around_to > 0)
+			(void)fill_start_around(f, around, n, page, &s->toucher);
+		else if (fill_start(f, page, n, 1, &s->toucher, (x->plan.stream && x->planned) || s->noreuse ? POLICY_STREAM : 0) == -ENOMEM && f->huge)
 			return -ENOMEM;
 	} else if (!x->brought) {
 		if (!s->noreuse)

@@ -103,6 +103,8 @@ struct file {
 
 	/* In flight: fill.c and writeback.c. */
 	struct list fills;
+	unsigned staged_slow;      /* reads by way of buffers that took long, in turn */
+	unsigned unstaged_fills;   /* so many large ones go straight into the memfd, since that was so */
 	struct list writes;        /* struct wb, in order of issue */
 	uint64_t write_seq, writes_done;
 	struct list unsynced;      /* blocks with pages that were written since the store's last good fsync */
@@ -305,6 +307,8 @@ void file_clear_keep(struct file *f);
 
 /* Resident pages from `page` on, at most `max`. */
 uint64_t file_resident_run(struct file *f, uint64_t page, uint64_t max);
+/* Resident pages right below `page`, at most `max`. */
+uint64_t file_resident_below(struct file *f, uint64_t page, uint64_t max);
 /* Pages [from, to) that were read ahead: the stream has come to them. */
 void file_used_ahead(struct file *f, uint64_t from, uint64_t to);
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Fills: reads from the store into the memfd's pages, through the daemon's window, without a copy.
+ * Fills: reads from the store into the memfd's pages, through the daemon's window, without a copy. Large direct reads from a store that is quick go by way
+ * of a buffer instead (staging.h), which costs less than to have the kernel make the pages one by one; those that nobody waits for wait their turn for it.
+ * From a slow store that would only be fewer reads at a time.
  *
  * A page is `filling` from fill_start() until its read has completed, and only then resident: who wants it waits on the
  * block. A fill that was begun before a truncation, a hole punch or an invalidation (file->fill_gen) is thrown away and its
@@ -13,6 +15,7 @@
 
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "daemon/huge.h"
 #include "daemon/kill_point.h"
@@ -27,6 +30,11 @@
  */
 #define FILL_SOON_PAGES 64
 #define FILLS_SOON      16u
+#define STAGED_MIN_PAGES 16u         /* below that a page costs no more than a copy and a system call */
+#define STAGED_SLOW_NS 10000000ull   /* a store of which so many reads in turn take longer does better with more of them at a time */
+#define STAGED_SLOW    (2 * STAGING_BUFFERS)
+#define STAGED_STUCK_NS 50000000ull
+#define UNSTAGED_FILLS 1024u         /* then it is tried again */
 #define FILLS_MAX      256           /* reads in flight of one worker; only readahead is held back by it */
 
 void (*fill_resident_hook)(struct file *f, uint64_t first, uint64_t n);
@@ -95,11 +103,140 @@ static void fill_submit(struct fill *fill)
 	struct store *s = fill->file->store;
 
 	fill->op.done = fill_done;
-	s->ops->read(s, &fill->op, fill_addr(fill), (size_t)(fill->n * PAGE_SIZE_ - fill->moved),
+	s->ops->read(s, &fill->op, fill->staged ? fill->staged + fill->moved : fill_addr(fill), (size_t)(fill->n * PAGE_SIZE_ - fill->moved),
 		     fill->first * PAGE_SIZE_ + fill->moved);
 }
 
-static int fill_issue(struct file *f, uint64_t first, uint64_t n, uint64_t must, unsigned flags, struct chunk_fill *chunk)
+/* --- by way of buffers --- */
+
+static bool is_staged(const struct file *f) { return f->store->direct && f->unstaged_fills == 0; }
+
+/* Takes a buffer. False: there is none. */
+static bool stage(struct fill *fill)
+{
+	struct worker *w = fill->file->worker;
+	unsigned straight;
+
+	fill->staged = staging_take(w);
+	straight = w->fills_in_flight - w->n_unstaged - (w->staging.memory ? STAGING_BUFFERS - w->staging.n_unused : 0);
+	/* Behind many that go straight it says nothing how long it takes. */
+	fill->since = straight > STAGING_BUFFERS ? UINT64_MAX : now_ns();
+	return fill->staged;
+}
+
+static void unstaged_begin(struct fill *fill)
+{
+	list_remove(&fill->unstaged);
+	fill->file->worker->n_unstaged--;
+	fill_submit(fill);
+}
+
+/* Those of `f`, or all, wait no longer. */
+static void unstaged_begin_all(struct worker *w, const struct file *f)
+{
+	struct fill *fill, *next;
+
+	list_for_each_safe(fill, next, &w->unstaged, unstaged)
+		if (!f || fill->file == f)
+			unstaged_begin(fill);
+}
+
+static void stage_later(struct fill *fill)
+{
+	struct worker *w = fill->file->worker;
+
+	list_append(&w->unstaged, &fill->unstaged);
+	w->n_unstaged++;
+	if (!w->staged_timer.armed)
+		w->staged_ends_seen = w->staged_ends;
+	ring_timer_arm(&w->ring, &w->staged_timer, STAGED_STUCK_NS);
+}
+
+/* A store that hangs has the buffers, and holds up nobody else's reads: as long as it does all go straight. */
+static void staged_expired(struct ring_timer *t)
+{
+	struct worker *w = container_of(t, struct worker, staged_timer);
+
+	if (list_empty(&w->unstaged))
+		return;
+	if (w->staged_ends == w->staged_ends_seen) {
+		w->staged_stuck = true;
+		unstaged_begin_all(w, NULL);
+		return;
+	}
+	w->staged_ends_seen = w->staged_ends;
+	ring_timer_arm(&w->ring, t, STAGED_STUCK_NS);
+}
+
+void fill_worker_init(struct worker *w)
+{
+	list_init(&w->unstaged);
+	ring_timer_init(&w->staged_timer, staged_expired);
+}
+
+/* What was read into the buffer goes into the memfd, up to the file's size: a write makes a memfd longer. -EFAULT: a client has cut it. */
+static int staged_copy(const struct fill *fill)
+{
+	const struct file *f = fill->file;
+	uint64_t off = fill->first * PAGE_SIZE_, end = MIN(off + fill->moved, f->size);
+	struct stat st;
+
+	if (fstat(f->memfd, &st) < 0)
+		return -errno;
+	if ((uint64_t)st.st_size < end)
+		return -EFAULT;
+	for (uint64_t at = off; at < end;) {
+		ssize_t n = pwrite(f->memfd, fill->staged + (at - off), (size_t)(end - at), (off_t)at);
+
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		at += (uint64_t)n;
+	}
+	return 0;
+}
+
+/* Its read has ended: the buffer goes to the next one, which the device has before anything else is done here. */
+static void staged_end(struct fill *fill)
+{
+	struct file *f = fill->file;
+	struct worker *w = f->worker;
+	uint64_t now = now_ns();
+	struct fill *next;
+
+	staging_give(w, TAKE_PTR(fill->staged));
+	w->staged_ends++;
+	w->staged_stuck = false;
+	f->staged_slow = fill->since <= now && now - fill->since > STAGED_SLOW_NS ? f->staged_slow + 1 : 0;
+	if (f->staged_slow >= STAGED_SLOW) {
+		f->staged_slow = 0;
+		f->unstaged_fills = UNSTAGED_FILLS;
+		unstaged_begin_all(w, f);
+	}
+	next = list_first(&w->unstaged, struct fill, unstaged);
+	if (!next || !stage(next))
+		return;
+	unstaged_begin(next);
+	ring_flush(&w->ring);
+}
+
+/* Begins a fill: at once, or, when nobody waits for it and all buffers are in use, as soon as there is one. */
+static void fill_begin(struct fill *fill)
+{
+	struct file *f = fill->file;
+	bool large = fill->n >= STAGED_MIN_PAGES && f->store->direct && !fill->chunk; /* no write goes into a huge page */
+
+	if (large && is_staged(f) && fill->n * PAGE_SIZE_ <= STAGING_BUFFER) {
+		if (!stage(fill) && f->worker->staging.memory && !f->worker->staged_stuck && fill->first >= fill->must) {
+			stage_later(fill);
+			return;
+		}
+	} else if (large) {
+		f->unstaged_fills -= f->unstaged_fills > 0;
+	}
+	fill_submit(fill);
+}
+
+static int fill_issue(struct file *f, uint64_t first, uint64_t n, uint64_t asked, uint64_t must, unsigned flags, struct chunk_fill *chunk)
 {
 	struct fill *fill = calloc(1, sizeof(*fill));
 
@@ -108,6 +245,7 @@ static int fill_issue(struct file *f, uint64_t first, uint64_t n, uint64_t must,
 	fill->file = f;
 	fill->first = first;
 	fill->n = n;
+	fill->asked = asked;
 	fill->must = must;
 	fill->flags = flags;
 	fill->gen = f->fill_gen;
@@ -117,7 +255,8 @@ static int fill_issue(struct file *f, uint64_t first, uint64_t n, uint64_t must,
 	crash_order();
 	f->worker->fills_in_flight++;
 	f->worker->stats->fills++;
-	fill_submit(fill);
+	list_init(&fill->unstaged);
+	fill_begin(fill);
 	kill_point("fill.submitted");
 	return 0;
 }
@@ -156,11 +295,11 @@ static void part_wake(struct block *b, uint64_t pages, int arg)
 		wake_waiters(b, pages, 0);
 }
 
-static void made_resident(struct file *f, uint64_t first, uint64_t n, uint64_t must, unsigned flags)
+static void made_resident(struct file *f, uint64_t first, uint64_t n, uint64_t from, uint64_t must, unsigned flags)
 {
 	for (uint64_t p = first; p < first + n; p = align_down(p, PGC_BLOCK_PAGES) + PGC_BLOCK_PAGES) {
 		struct block *b = block_tree_find(&f->blocks, p / PGC_BLOCK_PAGES);
-		uint64_t pages = block_mask(b, p, first + n), asked = block_mask(b, 0, must) & pages;
+		uint64_t pages = block_mask(b, p, first + n), asked = block_mask(b, from, must) & pages;
 
 		b->filling &= ~pages;
 		block_set_resident(b, asked, flags);
@@ -188,7 +327,7 @@ static void retry_one_by_one(struct file *f, uint64_t first, uint64_t n, unsigne
 			wanted |= w->pages & pages;
 		/* Those to be read again stay `filling`, so the block stays. */
 		for (again = wanted; again; again &= again - 1)
-			if (fill_issue(f, base + (unsigned)__builtin_ctzll(again), 1, ~0ull, flags, NULL) < 0)
+			if (fill_issue(f, base + (unsigned)__builtin_ctzll(again), 1, 0, ~0ull, flags, NULL) < 0)
 				failed |= again & -again;
 		if (pages & ~wanted)
 			part_give_up(b, pages & ~wanted, -EIO);
@@ -214,7 +353,7 @@ static void chunk_settle(struct file *f, struct chunk_fill *c, int error)
 		return;
 	if (c->error == 0) {
 		f->starved_since = 0;
-		made_resident(f, c->first, HUGE_PAGES, c->must ? ~0ull : 0, c->flags);
+		made_resident(f, c->first, HUGE_PAGES, 0, c->must ? ~0ull : 0, c->flags);
 	} else {
 		huge_release(f, c->first);
 		kill_point("fill.given_up");
@@ -254,6 +393,12 @@ static void fill_done(struct store_op *op, ssize_t result)
 		}
 		fill->moved = moved;
 	}
+	if (fill->staged) {
+		int r = result >= 0 && !stale ? staged_copy(fill) : 0;
+
+		result = r < 0 ? r : result;
+		staged_end(fill);
+	}
 	if (result == -EFAULT)
 		file_heal(f);
 	if (result >= 0 && !stale && fill->moved < want)
@@ -273,7 +418,7 @@ static void fill_done(struct store_op *op, ssize_t result)
 	} else if (stale) {
 		for_each_part(f, fill->first, fill->n, part_give_up, 0);
 	} else if (result >= 0) {
-		made_resident(f, fill->first, fill->n, fill->must, fill->flags);
+		made_resident(f, fill->first, fill->n, fill->asked, fill->must, fill->flags);
 	} else {
 		w->stats->fill_errors++;
 		if (fill->n > 1) {
@@ -351,7 +496,7 @@ static uint64_t charge_run(struct file *f, struct domain *d, uint64_t first, uin
 }
 
 /* Reads pages [first, first + n), which are filling and charged. */
-static int begin_run(struct file *f, uint64_t first, uint64_t n, uint64_t must, unsigned flags)
+static int begin_run(struct file *f, uint64_t first, uint64_t n, uint64_t asked, uint64_t must, unsigned flags)
 {
 	uint64_t end = page_up(f->store_size), in_store = end > first ? MIN(n, end - first) : 0;
 	int r = 0;
@@ -363,10 +508,10 @@ static int begin_run(struct file *f, uint64_t first, uint64_t n, uint64_t must, 
 		if (e < 0)
 			for_each_part(f, first + in_store, n - in_store, part_give_up, e);
 		else
-			made_resident(f, first + in_store, n - in_store, must, flags);
+			made_resident(f, first + in_store, n - in_store, asked, must, flags);
 	}
 	if (in_store > 0) {
-		r = fill_issue(f, first, in_store, must, flags, NULL);
+		r = fill_issue(f, first, in_store, asked, must, flags, NULL);
 		if (r < 0)
 			for_each_part(f, first, in_store, part_give_up, r);
 	}
@@ -456,7 +601,7 @@ static int chunk_start(struct file *f, uint64_t first, bool must, const struct t
 	for (at = 0; r == 0 && at < in_store; at += n) {
 		n = MIN(in_store - at, f->worker->fills_in_flight < FILLS_SOON ? FILL_SOON_PAGES : FILL_MAX_PAGES);
 		c->left++;
-		r = fill_issue(f, first + at, n, 0, flags, c);
+		r = fill_issue(f, first + at, n, 0, 0, flags, c);
 		c->left -= r < 0;
 	}
 	chunk_settle(f, c, r == -ENOMEM ? -EAGAIN : r);
@@ -480,11 +625,19 @@ static int start_chunks(struct file *f, uint64_t first, uint64_t n, uint64_t req
 	return 0;
 }
 
-int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, const struct toucher *who, unsigned flags)
+static uint64_t common(uint64_t a, uint64_t a_end, uint64_t b, uint64_t b_end)
+{
+	uint64_t from = MAX(a, b), to = MIN(a_end, b_end);
+
+	return from < to ? to - from : 0;
+}
+
+/* Those below `asked` are no less required than those up to `must`, though nobody has asked for them. */
+static int start(struct file *f, uint64_t first, uint64_t n, uint64_t asked, uint64_t required, const struct toucher *who, unsigned flags)
 {
 	struct worker *w = f->worker;
 	uint64_t end = MIN(first + n, file_pages(f)), must = first + required;
-	bool soon = required > 0 || flags != POLICY_AHEAD;
+	bool soon = required > 0 || flags != POLICY_AHEAD, small;
 
 	if (f->huge)
 		return start_chunks(f, first, n, required, who, flags);
@@ -497,7 +650,7 @@ int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, co
 		int r;
 
 		if (b) { /* skip what is here or on its way */
-			reclaim_restore(b, block_mask(b, p, end), p < must ? flags : flags | POLICY_AHEAD);
+			reclaim_restore(b, block_mask(b, p, end), p >= asked && p < must ? flags : flags | POLICY_AHEAD);
 			run = bits_run(b->e->resident | b->filling, (unsigned)(p % PGC_BLOCK_PAGES));
 			if (run > 0) {
 				p += run;
@@ -506,18 +659,28 @@ int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, co
 		}
 		if (p >= must && w->fills_in_flight >= FILLS_MAX)
 			return 0;
-		run = missing_run(f, p, MIN(end - p, soon && w->fills_in_flight < FILLS_SOON ? FILL_SOON_PAGES : FILL_MAX_PAGES), who, &d);
+		small = soon && (is_staged(f) || w->fills_in_flight < FILLS_SOON);
+		run = missing_run(f, p, MIN(end - p, small ? FILL_SOON_PAGES : FILL_MAX_PAGES), who, &d);
 		if (run > 0)
 			run = charge_run(f, d, p, run, must);
 		if (run == 0)
 			return p < must ? -ENOBUFS : 0;
-		if (p + run > must)
-			w->stats->readahead_pages += p + run - MAX(p, must);
+		w->stats->readahead_pages += run - common(p, p + run, asked, must);
 		kill_point("fill.begun");
-		r = begin_run(f, p, run, must, flags);
+		r = begin_run(f, p, run, asked, must, flags);
 		if (r < 0)
 			return r;
 		p += run;
 	}
 	return 0;
+}
+
+int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, const struct toucher *who, unsigned flags)
+{
+	return start(f, first, n, first, required, who, flags);
+}
+
+int fill_start_around(struct file *f, uint64_t first, uint64_t n, uint64_t page, const struct toucher *who)
+{
+	return start(f, first, n, page, page - first + 1, who, 0);
 }

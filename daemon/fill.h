@@ -17,13 +17,16 @@ struct chunk_fill {
 	int error;                 /* -ESTALE: it does not count; whoever waits looks again */
 };
 
-/* A read under way of pages [first, first + n), straight into the daemon's window. */
+/* A read under way of pages [first, first + n), straight into the daemon's window or by way of a buffer. */
 struct fill {
 	struct store_op op;
 	struct list link;          /* file->fills */
+	struct list unstaged;      /* worker->unstaged: it waits for a buffer, and has not begun */
+	char *staged;              /* the buffer, NULL: straight */
+	uint64_t since;            /* ns: when it began to read into that */
 	struct file *file;
 	uint64_t first, n;         /* pages */
-	uint64_t must;             /* pages below this were asked for, the others are read ahead */
+	uint64_t asked, must;      /* pages [asked, must) were asked for, the others are read ahead */
 	uint64_t moved;            /* bytes */
 	uint64_t gen;
 	unsigned flags;            /* POLICY_* */
@@ -38,6 +41,8 @@ struct waiter {
 	void (*ready)(struct waiter *w, int error);
 };
 
+void fill_worker_init(struct worker *w);
+
 void waiter_init(struct waiter *w, void (*ready)(struct waiter *w, int error));
 void waiter_add(struct waiter *w, struct block *b, uint64_t pages);
 void waiter_cancel(struct waiter *w);
@@ -50,6 +55,9 @@ void waiter_cancel(struct waiter *w);
  * system has had none for a while, or one is more than there may be.
  */
 int fill_start(struct file *f, uint64_t first, uint64_t n, uint64_t required, const struct toucher *who, unsigned flags);
+
+/* As that, for a page that is asked for with those around it, [first, first + n), which are read ahead. It is in there. */
+int fill_start_around(struct file *f, uint64_t first, uint64_t n, uint64_t page, const struct toucher *who);
 
 /* Told when pages became resident, for poisoned mappings: set by fault.c. */
 extern void (*fill_resident_hook)(struct file *f, uint64_t first, uint64_t n);

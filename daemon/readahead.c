@@ -4,8 +4,8 @@
  *
  * An access first looks for a stream that it carries on. Failing that it makes one of the latest runs longer, and a run
  * that has grown often enough becomes a stream; or it begins a run, and if the runs begin at a constant distance they are
- * a stream with a stride, which is believed one access later. Random accesses come to neither, and read nothing ahead; how
- * many accesses are enough grows with the backoff.
+ * a stream with a stride, which is believed one access later. Random accesses come to neither, and read nothing ahead, but, where the caller
+ * has memory to spare, what lies around them; how many accesses are enough grows with the backoff.
  *
  * Invariants: a stream that is proved has everything in [start, end) asked for. Its marker lies in [next, end), or was
  * touched, or there is none, and no plan lets it be mapped. What is planned begins behind the access and behind `end`, so
@@ -40,6 +40,10 @@
 #define SELDOM         384u          /* the same for one that shrinks */
 #define YOUNG_IDLE     128u          /* accesses elsewhere until a stream that never reached a marker is given up */
 #define IDLE           2048u         /* the same for any other */
+#define AROUND_HALVED_MAX 8u
+#define AROUND_WALK    2             /* neighbours in turn that may be a stride, of which little is seen as long as much is mapped around */
+#define AROUND_ALONE   12u           /* accesses that are enough to find it */
+#define AROUND_AGAIN   512u          /* accesses until twice as much is read around one, after that was halved */
 
 /* From bad to good. SAME: the last access once more, as a fault that has waited for its page is told. */
 enum fit { FIT_NONE, FIT_LATE, FIT_NEAR, FIT_EXACT, FIT_SAME };
@@ -50,6 +54,7 @@ struct access {
 	uint64_t file;             /* pages */
 	uint64_t max;              /* pages of a window */
 	bool missing, write;
+	uint64_t around;
 };
 
 void readahead_set_init(struct readahead_set *ra)
@@ -112,6 +117,10 @@ void readahead_wasted(struct readahead_set *ra, uint64_t pages)
 			largest = MAX(largest, s->window * s->n);
 	/* In proportion to the windows, so that a large one dropped bit by bit is not punished for each bit. */
 	step = MAX(largest / 4, FIRST);
+	if (pages > 0) {
+		ra->around_halved = MIN(ra->around_halved + 1, AROUND_HALVED_MAX);
+		ra->around_tried = ra->clock;
+	}
 	ra->wasted += MIN(pages, WINDOW_MAX);
 	if (ra->wasted < step)
 		return;
@@ -135,7 +144,7 @@ static uint64_t window_limit(const struct readahead_set *ra, const struct readah
 
 static uint64_t first_window(const struct readahead_set *ra, const struct access *a)
 {
-	uint64_t window = MAX(FIRST, MIN(a->n, FIRST_WANTED));
+	uint64_t window = MAX(MAX(FIRST, a->around), MIN(a->n, FIRST_WANTED));
 
 	if (sequential(ra))
 		window = MAX(2 * FIRST_FILE, window);
@@ -470,6 +479,52 @@ static struct readahead *access_alone(struct readahead_set *ra, const struct acc
 	return NULL;
 }
 
+/* --- around --- */
+
+/* How much may be read around a random access. */
+static uint64_t around_now(struct readahead_set *ra, const struct readahead_in *in)
+{
+	if (ra->advice != POSIX_FADV_NORMAL || in->around > in->max)
+		return 0;
+	if (ra->around_halved > 0 && ra->clock - ra->around_tried > AROUND_AGAIN) {
+		ra->around_halved--;
+		ra->around_tried = ra->clock;
+	}
+	return in->around >> ra->around_halved;
+}
+
+/* Does it go on from unit to unit? */
+static bool walks(struct readahead_set *ra, uint64_t unit)
+{
+	int64_t step = (int64_t)(unit - ra->around_last);
+
+	if (step == 1 || step == 2)
+		ra->around_walk = MAX(ra->around_walk, 0) + 1;
+	else if (step == -1 || step == -2)
+		ra->around_walk = MIN(ra->around_walk, 0) - 1;
+	else
+		ra->around_walk = 0;
+	ra->around_last = unit;
+	return ra->around_walk >= AROUND_WALK || ra->around_walk <= -AROUND_WALK;
+}
+
+/* Aligned, so that what accesses nearby read adjoins and nothing is read in pieces. */
+static void plan_around(struct readahead_set *ra, const struct access *a, struct readahead_plan *plan)
+{
+	if (a->around < 2)
+		return;
+	if (ra->around_alone == 0 && walks(ra, a->page / a->around)) {
+		ra->around_walk = 0;
+		ra->around_alone = AROUND_ALONE;
+	}
+	if (ra->around_alone > 0) {
+		ra->around_alone--;
+		return;
+	}
+	plan->around_from = align_down(a->page, a->around);
+	plan->around_to = MIN(plan->around_from + a->around, a->file);
+}
+
 /* --- mapping --- */
 
 /* The pages to map end before the next marker on either side. */
@@ -488,7 +543,7 @@ static void spare_markers(const struct readahead_set *ra, const struct access *a
 	}
 }
 
-void readahead_mapped(struct readahead_set *ra, uint64_t page, uint64_t end)
+void readahead_mapped(struct readahead_set *ra, uint64_t page, uint64_t end, bool around)
 {
 	end = MIN(end, PAGES_MAX);
 	if (page >= end)
@@ -503,7 +558,7 @@ void readahead_mapped(struct readahead_set *ra, uint64_t page, uint64_t end)
 		if (s->next < to)
 			s->next += (to - s->next + s->stride - 1) / s->stride * s->stride;
 	}
-	for (struct readahead_run *r = ra->run; r < ra->run + READAHEAD_RUNS; r++) {
+	for (struct readahead_run *r = ra->run; r < ra->run + READAHEAD_RUNS && !around; r++) {
 		if (!r->used || page > r->to || end < r->from)
 			continue;
 		r->from = MIN(r->from, page);
@@ -553,6 +608,7 @@ void readahead_access(struct readahead_set *ra, const struct readahead_in *in, s
 		return;
 	}
 	ra->clock++;
+	a.around = around_now(ra, in);
 	drop_idle(ra);
 	catch_up(ra, &a, in->before, in->after);
 	s = find_stream(ra, &a, &fit, &at);
@@ -565,6 +621,8 @@ void readahead_access(struct readahead_set *ra, const struct readahead_in *in, s
 	else
 		s = access_alone(ra, &a, ret);
 	ret->stream = s && s->proved;
+	if (!ret->stream && a.missing && a.n == 1)
+		plan_around(ra, &a, ret);
 	ra->last_page = a.page;
 	ra->last_n = a.n;
 	ra->last_stream = ret->stream;

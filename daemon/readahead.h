@@ -53,6 +53,11 @@ struct readahead_set {
 	unsigned backoff;          /* windows read in vain of late; each halves what is tried next */
 	uint64_t wasted;           /* pages dropped unused, not yet counted in `backoff` */
 	uint64_t ceiling;          /* pages: windows grow slowly from here, 0: no matter */
+	unsigned around_halved;    /* so often, as what was read around was dropped unasked for */
+	uint64_t around_tried;     /* the clock when that was last changed */
+	uint64_t around_last;      /* where that was done last, in units of what is read around an access */
+	int around_walk;           /* so many times it was right behind, or before (negative), the one before */
+	unsigned around_alone;     /* so many accesses are left alone, as they may be a stride */
 };
 
 struct readahead_in {
@@ -61,6 +66,7 @@ struct readahead_in {
 	bool write;                /* a store */
 	uint64_t max;              /* pages: the largest window, 0: none */
 	uint64_t file_pages;
+	uint64_t around;           /* pages: what a random access may read with its page, a power of two; 0: nothing */
 	uint64_t before, after;    /* so many pages right before and behind it are here, so that accesses there may not have been seen */
 };
 
@@ -71,6 +77,7 @@ struct readahead_in {
 struct readahead_plan {
 	uint64_t first, n, count;
 	int64_t stride;
+	uint64_t around_from, around_to; /* a random access: it may be worth to read these with its page, which is one of them; 0, 0: none */
 	uint64_t map_from, map_to; /* may be mapped without hiding a marker; holds what of the access is within the file */
 	bool stream;               /* the access is part of a stream that is proved */
 };
@@ -81,7 +88,10 @@ void readahead_set_init(struct readahead_set *ra);
  * that had to wait): nothing is planned twice.
  */
 void readahead_access(struct readahead_set *ra, const struct readahead_in *in, struct readahead_plan *ret);
-/* [page, end) was mapped, so that accesses in there will not be seen: the streams whose next access is there go on behind it. */
-void readahead_mapped(struct readahead_set *ra, uint64_t page, uint64_t end);
+/*
+ * [page, end) was mapped, so that accesses in there will not be seen: the streams whose next access is there go on behind it. `around`: with a random access,
+ * so that one right behind it is no neighbour of that.
+ */
+void readahead_mapped(struct readahead_set *ra, uint64_t page, uint64_t end, bool around);
 /* `pages` that were read ahead have been dropped without ever having been asked for. */
 void readahead_wasted(struct readahead_set *ra, uint64_t pages);

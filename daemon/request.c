@@ -183,7 +183,7 @@ static void show_ahead(struct request *r, uint64_t page, const struct readahead_
 		return;
 	to = page + file_resident_run(f, page, plan->map_to - page);
 	file_used_ahead(f, page, to);
-	readahead_mapped(&r->handle->readahead, page, to);
+	readahead_mapped(&r->handle->readahead, page, to, false);
 }
 
 /* The first look at a READ: starts its own reads and those that its stream asks for. Whether it is part of a stream. */

@@ -25,7 +25,6 @@
 #define READS_MAX     4              /* in flight, of all prefetches of a worker */
 #define STEP_NS       1000000ull
 #define GIVE_WAY_NS   10000000ull
-#define MARGIN        8              /* an eighth of the memory stays free */
 #define SLOTS_MARGIN  64u            /* block slots that stay free */
 #define FILE_MIN      32             /* pages: what is smaller is read in as fast as its record, and files that come and go are such */
 #define JOBS_MAX      1024u          /* of one worker on the offload thread */
@@ -266,9 +265,7 @@ static unsigned own_fills(const struct prefetch *p)
 
 static bool is_room(struct worker *w, uint64_t pages)
 {
-	uint64_t max = w->budget->max, used = atomic_load_explicit(&w->budget->used, memory_order_relaxed);
-
-	return used + pages + max / MARGIN <= max && w->block_slots.n_free >= pages / PGC_BLOCK_PAGES + 2 + SLOTS_MARGIN;
+	return worker_has_plenty(w, NULL, pages) && w->block_slots.n_free >= pages / PGC_BLOCK_PAGES + 2 + SLOTS_MARGIN;
 }
 
 /* Asks for the next of its pages. Returns whether it did; it may have ended. */

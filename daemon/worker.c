@@ -17,6 +17,7 @@
 
 #include "daemon/attach.h"
 #include "daemon/fault.h"
+#include "daemon/fill.h"
 #include "daemon/handle.h"
 #include "daemon/kept.h"
 #include "daemon/kill_point.h"
@@ -501,6 +502,7 @@ int worker_init(struct worker *w)
 	ring_timer_init(&w->track_timer, track_expired);
 	locked_init(w);
 	warm_worker_init(w);
+	fill_worker_init(w);
 	w->alone = sysconf(_SC_NPROCESSORS_ONLN) < 2;
 	w->stats = &w->state->stats[w->id];
 
@@ -552,6 +554,7 @@ void worker_free(struct worker *w)
 	}
 	reclaim_free(w);
 	track_worker_free(w);
+	staging_free(w);
 	space_spare_free(w);
 	slot_pool_free(&w->file_slots);
 	slot_pool_free(&w->block_slots);

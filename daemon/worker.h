@@ -13,6 +13,7 @@
 #include "daemon/config.h"
 #include "daemon/drr.h"
 #include "daemon/ring.h"
+#include "daemon/staging.h"
 #include "daemon/state.h"
 #include "daemon/uffd.h"
 #include "daemon/util/rate.h"
@@ -113,6 +114,12 @@ struct worker {
 	int drop_pipe[2], drop_sink; /* track.c */
 	uint32_t children[CLIENT_SLOTS]; /* forked ones, of each client */
 	unsigned fills_in_flight, writes_in_flight;
+	struct staging staging;
+	struct list unstaged;      /* struct fill: wait for a buffer of it; fill.c, as the next four */
+	struct ring_timer staged_timer;
+	unsigned n_unstaged;
+	bool staged_stuck;
+	uint64_t staged_ends, staged_ends_seen; /* reads into buffers that ended; the same when the timer was armed */
 	struct rate writeout_rate; /* read by the main thread */
 	uint64_t used;             /* pages charged by this worker */
 	struct reclaim_ask *asks;  /* one for each other worker: reclaim.c */
@@ -253,6 +260,25 @@ static inline void budget_charge_tables(struct worker *w, int64_t pages)
 {
 	atomic_fetch_add_explicit(&w->budget->used, (uint64_t)pages, memory_order_relaxed);
 	atomic_fetch_add_explicit(&w->budget->tables, (uint64_t)pages, memory_order_relaxed);
+}
+
+#define PLENTY 8                     /* an eighth of the memory, or of what a tenant may have, stays free of what nobody has asked for */
+
+static inline bool is_plenty(uint64_t max, uint64_t used, uint64_t pages) { return used + pages + max / PLENTY <= max; }
+
+/* Is there room for `pages` that can be done without, so that nothing need go for them? `d`: whose they would be, or NULL. */
+static inline bool worker_has_plenty(const struct worker *w, const struct domain *d, uint64_t pages)
+{
+	struct budget *b = w->budget;
+
+	for (int i = 0; d && i < 2; i++) {
+		struct tenant *t = &b->tenant[d->tenant[i]];
+		uint64_t limit = d->tenant[i] ? atomic_load_explicit(&t->limit, memory_order_relaxed) : 0;
+
+		if (limit && !is_plenty(limit, atomic_load_explicit(&t->used, memory_order_relaxed), pages))
+			return false;
+	}
+	return is_plenty(atomic_load_explicit(&b->max, memory_order_relaxed), atomic_load_explicit(&b->used, memory_order_relaxed), pages);
 }
 
 static inline struct domain *worker_domain(struct worker *w) { return list_entry(w->domains.next, struct domain, link); }

@@ -119,6 +119,50 @@ SYSTEM_TEST(a_user_at_its_limit_may_store, .memory_max = "128M", .seconds = 120,
 	tenant_keeps_to_its_limit(&(struct tenant_test){.as_user = true, .flags = O_RDWR}, true, NOBODY);
 }
 
+#define SCATTERED 16384u               /* pages */
+#define TOUCHES   3000u
+
+static void touches_at_random_as_tenant(struct peer *p, void *arg)
+{
+	struct pgc_file *f;
+	uint8_t *m;
+
+	drop_privilege();
+	f = open_file(arg, O_RDONLY);
+	m = map(f, SCATTERED * PAGE, PROT_READ, MAP_SHARED, 0);
+	for (uint64_t i = 0; i < 2 * TOUCHES; i++) {
+		if (i % TOUCHES == 0) {
+			peer_tell(p, 1);
+			peer_hear(p);
+		}
+		check_stamp(m, 0, scattered(i, SCATTERED), 1);
+	}
+	peer_tell(p, 1);
+}
+
+/* There is memory to spare, but not for this one. */
+SYSTEM_TEST(for_a_user_at_its_limit_nothing_is_read_around_what_it_touches, .memory_max = "256M", .config = "[limit uid=65534]\nmemory_max = 8M")
+{
+	char *path = make_stamped("scattered", SCATTERED * PAGE, 1);
+	uint64_t before, read;
+	struct peer *p;
+
+	if (geteuid() != 0)
+		skip_test("needs root, to be another user");
+	CHECK(chmod(path, 0666) == 0);
+	p = peer_start(touches_at_random_as_tenant, path);
+	for (int i = 0; i < 2; i++) {
+		peer_hear(p);
+		before = status().fill_bytes;
+		peer_tell(p, 1);
+	}
+	peer_hear(p);
+	read = (status().fill_bytes - before) / PAGE;
+	if (read < TOUCHES / 2 || read > TOUCHES * 105 / 100)
+		FAIL("%" PRIu64 " pages were read for %u that were touched", read, TOUCHES);
+	peer_join(p);
+}
+
 SYSTEM_TEST(a_cgroup_at_its_limit_gives_up_its_own_pages, .memory_max = "128M", .seconds = 120)
 {
 	struct test_cgroup c = cgroup_make();
@@ -483,6 +527,7 @@ SYSTEM_TEST(a_locker_that_ends_holds_nothing, .memory_max = SMALL_MEMORY, .secon
 SYSTEM_TESTS_MAIN("limits",
 	cmocka_unit_test(a_user_at_its_limit_gives_up_its_own_pages),
 	cmocka_unit_test(a_user_at_its_limit_may_store),
+	cmocka_unit_test(for_a_user_at_its_limit_nothing_is_read_around_what_it_touches),
 	cmocka_unit_test(a_cgroup_at_its_limit_gives_up_its_own_pages),
 	cmocka_unit_test(a_limit_that_is_taken_away_holds_no_more),
 	cmocka_unit_test(a_pinned_range_is_read_in_and_stays),

@@ -174,6 +174,223 @@ static void dirty_pages_are_never_dropped(void **state)
 	rig_free(rig);
 }
 
+static void a_page_and_those_around_it_are_one_read_of_which_it_was_asked_for(void **state)
+{
+	struct rig *rig = rig_new(64 * PAGE, 1000);
+	struct waiting a = { 0 };
+
+	assert_int_equal(fill_start_around(rig->f, 8, 32, 20, NULL), 0);
+	wait_for(rig, &a, 20);
+	run_fills(rig);
+	assert_int_equal(rig_count(rig, 'r'), 1);
+	assert_int_equal(rig->store.log[0].off, 8 * PAGE);
+	assert_int_equal(rig->store.log[0].len, 32 * PAGE);
+	assert_int_equal(a.calls, 1);
+	assert_int_equal(block_tree_find(&rig->f->blocks, 0)->e->resident, bits_range(8, 32));
+	assert_int_equal(block_tree_find(&rig->f->blocks, 0)->ahead, bits_range(8, 32) & ~(1ull << 20));
+	rig_free(rig);
+}
+
+static void an_error_around_a_page_is_none(void **state)
+{
+	struct rig *rig = rig_new(64 * PAGE, 1000);
+	struct waiting a = { 0 };
+
+	rig->store.read_error = -EIO;
+	rig->store.error_page = 9;
+	assert_int_equal(fill_start_around(rig->f, 8, 32, 20, NULL), 0);
+	wait_for(rig, &a, 20);
+	run_fills(rig);
+	assert_int_equal(a.calls, 1);
+	assert_int_equal(a.error, 0);
+	assert_int_equal(block_tree_find(&rig->f->blocks, 0)->e->resident, 1ull << 20);
+	rig_free(rig);
+}
+
+/* --- by way of buffers --- */
+
+#define PIECE 16ull                  /* pages of a read that is large enough for a buffer */
+
+static struct rig *rig_new_direct(uint64_t size)
+{
+	struct rig *rig = rig_new(size, 1ull << 20);
+
+	rig->store.s.direct = true;
+	return rig;
+}
+
+static void read_ahead(struct rig *rig, unsigned from, unsigned to)
+{
+	for (unsigned i = from; i < to; i++)
+		assert_int_equal(fill_start(rig->f, i * PIECE, PIECE, 0, NULL, POLICY_AHEAD), 0);
+}
+
+static unsigned buffers_in_use(const struct rig *rig)
+{
+	return rig->w.staging.memory ? STAGING_BUFFERS - rig->w.staging.n_unused : 0;
+}
+
+static void large_reads_by_way_of_buffers_bring_what_the_store_has(void **state)
+{
+	struct rig *rig = rig_new_direct(1000 * PAGE + 10);
+
+	rig_fill(rig, 0, 500);
+	rig->store.short_max = 70001;
+	rig_fill(rig, 500, 501);
+	assert_non_null(rig->w.staging.memory);
+	assert_int_equal(buffers_in_use(rig), 0);
+	for (uint64_t p = 0; p < 1001; p++) {
+		assert_true(rig_resident(rig, p));
+		assert_int_equal(byte_in_memory(rig, p * PAGE), (char)(p + 1));
+		if (p < 1000)
+			assert_int_equal(byte_in_memory(rig, p * PAGE + 4095), (char)(p + 1));
+	}
+	rig_free(rig);
+}
+
+static void small_memory_has_no_buffers(void **state)
+{
+	struct rig *rig = rig_new(64 * PAGE, 1000);
+
+	rig->store.s.direct = true;
+	rig_fill(rig, 0, 64);
+	assert_null(rig->w.staging.memory);
+	assert_int_equal(byte_in_memory(rig, 63 * PAGE), 64);
+	rig_free(rig);
+}
+
+static void what_is_read_ahead_waits_for_a_buffer(void **state)
+{
+	struct rig *rig = rig_new_direct(1024 * PAGE);
+
+	rig->store.held = true;
+	read_ahead(rig, 0, STAGING_BUFFERS + 5);
+	assert_int_equal(rig_count(rig, 'r'), STAGING_BUFFERS);
+	rig_release(rig);
+	run_fills(rig);
+	assert_int_equal(rig_count(rig, 'r'), STAGING_BUFFERS + 5);
+	for (uint64_t p = 0; p < (STAGING_BUFFERS + 5) * PIECE; p++)
+		assert_int_equal(byte_in_memory(rig, p * PAGE + 7), (char)(p + 1));
+	assert_int_equal(rig->w.n_unstaged, 0);
+	assert_int_equal(buffers_in_use(rig), 0);
+	rig_free(rig);
+}
+
+static void what_somebody_waits_for_does_not_wait_for_a_buffer(void **state)
+{
+	struct rig *rig = rig_new_direct(1024 * PAGE);
+
+	rig->store.held = true;
+	read_ahead(rig, 0, STAGING_BUFFERS + 1);
+	assert_int_equal(fill_start(rig->f, 600, PIECE, 1, NULL, 0), 0);
+	assert_int_equal(rig_count(rig, 'r'), STAGING_BUFFERS + 1);
+	assert_int_equal(rig->store.log[rig->store.n - 1].off, 600 * PAGE);
+	rig_release(rig);
+	run_fills(rig);
+	assert_true(rig_resident(rig, 600));
+	rig_free(rig);
+}
+
+static void a_store_that_hangs_with_all_buffers_holds_up_no_other_read(void **state)
+{
+	struct rig *rig = rig_new_direct(1024 * PAGE);
+
+	rig->store.held = true;
+	read_ahead(rig, 0, STAGING_BUFFERS + 3);
+	rig_run(rig, NULL, 80);
+	assert_int_equal(rig_count(rig, 'r'), STAGING_BUFFERS + 3);
+	/* As long as it hangs nobody waits again. */
+	read_ahead(rig, STAGING_BUFFERS + 3, STAGING_BUFFERS + 5);
+	assert_int_equal(rig_count(rig, 'r'), STAGING_BUFFERS + 5);
+	rig_release(rig);
+	run_fills(rig);
+	rig->store.held = true;
+	read_ahead(rig, STAGING_BUFFERS + 5, 2 * STAGING_BUFFERS + 6);
+	assert_int_equal(rig_count(rig, 'r'), 2 * STAGING_BUFFERS + 5);
+	rig_release(rig);
+	run_fills(rig);
+	rig_free(rig);
+}
+
+/* Two rounds of buffers that take longer than a quick store does. */
+static void a_slow_store_gets_large_reads_without_buffers(void **state)
+{
+	struct rig *rig = rig_new_direct(1024 * PAGE);
+
+	for (unsigned round = 0; round < 2; round++) {
+		rig->store.held = true;
+		read_ahead(rig, round * STAGING_BUFFERS, (round + 1) * STAGING_BUFFERS);
+		rig_run(rig, NULL, 15);
+		rig_release(rig);
+		run_fills(rig);
+	}
+	rig->store.held = true;
+	assert_int_equal(fill_start(rig->f, 512, 256, 0, NULL, POLICY_AHEAD | POLICY_STREAM), 0);
+	assert_int_equal(rig_count(rig, 'r'), 2 * STAGING_BUFFERS + 4);
+	assert_int_equal(buffers_in_use(rig), 0);
+	rig_release(rig);
+	run_fills(rig);
+	rig_free(rig);
+}
+
+static uint64_t pages_in_memory(struct rig *rig)
+{
+	struct stat st;
+
+	assert_int_equal(fstat(rig->f->memfd, &st), 0);
+	return (uint64_t)st.st_blocks / (PAGE / 512);
+}
+
+static void what_there_is_no_hurry_for_is_read_in_large_pieces(void **state)
+{
+	struct rig *rig = rig_new_direct(1024 * PAGE);
+
+	assert_int_equal(fill_start(rig->f, 0, 256, 0, NULL, POLICY_AHEAD), 0);
+	assert_int_equal(rig_count(rig, 'r'), 1);
+	assert_int_equal(rig->store.log[0].len, 256 * PAGE);
+	assert_int_equal(buffers_in_use(rig), 0);
+	run_fills(rig);
+	rig_free(rig);
+}
+
+static void a_buffer_from_before_a_cut_is_thrown_away(void **state)
+{
+	struct rig *rig = rig_new_direct(1024 * PAGE);
+
+	rig->store.held = true;
+	read_ahead(rig, 0, STAGING_BUFFERS + 2);
+	rig->f->fill_gen++;
+	rig_release(rig);
+	run_fills(rig);
+	assert_int_equal(pages_in_memory(rig), 0);
+	assert_int_equal(rig_used(rig), 0);
+	assert_int_equal(buffers_in_use(rig), 0);
+	rig_free(rig);
+}
+
+static void a_buffer_does_not_make_memory_longer_that_a_client_has_cut(void **state)
+{
+	struct rig *rig = rig_new_direct(1024 * PAGE);
+	struct waiting a = { 0 };
+	struct stat st;
+
+	rig->store.held = true;
+	assert_int_equal(fill_start(rig->f, 512, PIECE, PIECE, NULL, 0), 0);
+	wait_for(rig, &a, 515);
+	assert_int_equal(ftruncate(rig->f->memfd, PAGE), 0);
+	rig_release(rig);
+	run_fills(rig);
+	/* It was found out, and mended. */
+	assert_int_equal(fstat(rig->f->memfd, &st), 0);
+	assert_int_equal(st.st_size, 1024 * PAGE);
+	assert_int_equal(a.calls, 1);
+	assert_int_equal(a.error, 0);
+	assert_true(rig_resident(rig, 515));
+	assert_false(rig_resident(rig, 516));
+	assert_int_equal(pages_in_memory(rig), 1);
+	rig_free(rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -185,6 +402,17 @@ int main(void)
 		cmocka_unit_test(a_fill_from_before_a_cut_is_thrown_away),
 		cmocka_unit_test(memory_is_charged_before_the_read_and_never_above_the_budget),
 		cmocka_unit_test(dirty_pages_are_never_dropped),
+		cmocka_unit_test(a_page_and_those_around_it_are_one_read_of_which_it_was_asked_for),
+		cmocka_unit_test(an_error_around_a_page_is_none),
+		cmocka_unit_test(large_reads_by_way_of_buffers_bring_what_the_store_has),
+		cmocka_unit_test(small_memory_has_no_buffers),
+		cmocka_unit_test(what_is_read_ahead_waits_for_a_buffer),
+		cmocka_unit_test(what_somebody_waits_for_does_not_wait_for_a_buffer),
+		cmocka_unit_test(a_store_that_hangs_with_all_buffers_holds_up_no_other_read),
+		cmocka_unit_test(a_slow_store_gets_large_reads_without_buffers),
+		cmocka_unit_test(what_there_is_no_hurry_for_is_read_in_large_pieces),
+		cmocka_unit_test(a_buffer_from_before_a_cut_is_thrown_away),
+		cmocka_unit_test(a_buffer_does_not_make_memory_longer_that_a_client_has_cut),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

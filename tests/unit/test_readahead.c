@@ -29,6 +29,7 @@ struct sim {
 	uint8_t *state;            /* of each page */
 	bool calls;                /* read calls, all of which are seen, rather than faults */
 	bool no_mapping_around;
+	uint64_t around;           /* there is memory to spare for so much around a random access */
 	uint64_t cache;            /* pages that may be resident, 0: all of them */
 	uint64_t *fifo, head, n_resident;
 	uint64_t seen, missed, read, ahead, again, largest, markers_hidden;
@@ -100,13 +101,26 @@ static void read_ahead(struct sim *s, const struct readahead_plan *plan)
 	s->largest = MAX(s->largest, plan->n * plan->count);
 }
 
+static void read_around(struct sim *s, uint64_t page, const struct readahead_plan *plan)
+{
+	if (plan->around_to == 0)
+		return;
+	assert_true(plan->around_from <= page && page < plan->around_to);
+	assert_true(plan->around_to <= s->pages && !plan->stream && plan->count == 0);
+	for (uint64_t p = plan->around_from; p < plan->around_to; p++)
+		make_resident(s, p, true);
+}
+
 /* Maps what is resident around the page, as far as the plan lets it. */
 static void map_around(struct sim *s, uint64_t page, const struct readahead_plan *plan)
 {
 	uint64_t max = plan->stream ? ALONG : AROUND, from = page, to = page + 1;
 
 	assert_true(plan->map_from <= page && page < plan->map_to);
-	if (!s->no_mapping_around) {
+	if (plan->around_to > 0) { /* what was read with it */
+		to = MIN(plan->around_to, plan->map_to);
+		from = MAX(plan->around_from, plan->map_from);
+	} else if (!s->no_mapping_around) {
 		while (to < plan->map_to && to - page < max && to < s->pages && (s->state[to] & RESIDENT))
 			to++;
 		while (from > plan->map_from && page - from < max && (s->state[from - 1] & RESIDENT))
@@ -120,14 +134,14 @@ static void map_around(struct sim *s, uint64_t page, const struct readahead_plan
 		if (r->used && r->marker != UINT64_MAX && r->stride == 1 && marker >= from && marker < to && marker != page)
 			s->markers_hidden++;
 	}
-	readahead_mapped(&s->ra, from, to);
+	readahead_mapped(&s->ra, from, to, plan->around_to > 0);
 }
 
 /* The client touches or reads [page, page + n). */
 static void touch(struct sim *s, uint64_t page, uint64_t n)
 {
-	struct readahead_in in = { .page = page, .n = n, .max = s->max, .file_pages = s->pages };
-	struct readahead_plan plan;
+	struct readahead_in in = { .page = page, .n = n, .max = s->max, .file_pages = s->pages, .around = s->around };
+	struct readahead_plan plan, again;
 
 	assert_true(page + n <= s->pages);
 	if (!s->calls && (s->state[page] & MAPPED)) {
@@ -143,10 +157,15 @@ static void touch(struct sim *s, uint64_t page, uint64_t n)
 		s->state[p] |= TOUCHED;
 	}
 	read_ahead(s, &plan);
+	read_around(s, page, &plan);
 	if (in.missing) { /* it waited for its page, and looks again */
 		in.missing = false;
-		readahead_access(&s->ra, &in, &plan);
-		assert_int_equal(plan.count, 0);
+		readahead_access(&s->ra, &in, &again);
+		assert_int_equal(again.count, 0);
+		assert_int_equal(again.around_to, 0);
+		again.around_from = plan.around_from;
+		again.around_to = plan.around_to;
+		plan = again;
 	}
 	if (!s->calls)
 		map_around(s, page, &plan);
@@ -907,7 +926,7 @@ static void a_hidden_marker_is_made_up_for_at_the_next_access(void **state)
 	s->no_mapping_around = true;
 	scan(s, 100, 600);
 	end = r->end;
-	readahead_mapped(&s->ra, 600, end);
+	readahead_mapped(&s->ra, 600, end, false);
 	assert_int_equal(r->next, end);
 	touch(s, end, 1);
 	assert_true(r->end > end + 2);
@@ -1031,7 +1050,7 @@ static void wild_calls_get_plans_within_bounds(void **state)
 	struct readahead_set ra;
 	struct readahead_in in = { .n = 1 };
 	struct readahead_plan plan;
-	uint64_t step = 1, plans = 0;
+	uint64_t step = 1, plans = 0, arounds = 0;
 
 	model_seed();
 	readahead_set_init(&ra);
@@ -1049,18 +1068,138 @@ static void wild_calls_get_plans_within_bounds(void **state)
 			in.file_pages = model_random(2) ? UINT64_MAX : wild();
 		if (model_random(200) == 0)
 			ra.advice = (const int[]){ POSIX_FADV_NORMAL, POSIX_FADV_RANDOM, POSIX_FADV_SEQUENTIAL }[model_random(3)];
+		in.around = model_random(3) ? 1ull << model_random(10) : 0;
 		in.missing = model_random(3) == 0;
 		in.write = model_random(3) == 0;
 		readahead_access(&ra, &in, &plan);
 		plans += plan.count > 0;
 		check_plan(&in, &plan, ra.advice);
+		if (plan.around_to > 0) {
+			arounds++;
+			assert_true(plan.around_from <= in.page && in.page < plan.around_to && plan.around_to <= in.file_pages);
+			assert_true(plan.around_to - plan.around_from <= MIN(in.around, in.max) && ra.advice == POSIX_FADV_NORMAL);
+		}
 		if (model_random(4) == 0)
-			readahead_mapped(&ra, model_random(4) ? in.page : wild(), model_random(4) ? in.page + model_random(100) : wild());
+			readahead_mapped(&ra, model_random(4) ? in.page : wild(), model_random(4) ? in.page + model_random(100) : wild(), model_random(2));
 		if (model_random(100) == 0)
 			readahead_wasted(&ra, wild());
 		assert_true(ra.backoff < 10);
 	}
-	assert_true(plans > 10000);
+	assert_true(plans > 10000 && arounds > 0);
+}
+
+/* --- around --- */
+
+#define UNIT 32u
+
+static struct sim *sim_around(uint64_t pages)
+{
+	struct sim *s = sim_new(pages, 0);
+
+	s->around = UNIT;
+	return s;
+}
+
+static void random_accesses_read_what_lies_around_them(void **state)
+{
+	_cleanup_sim_ struct sim *s = sim_around(64000);
+
+	/* Squares modulo a prime: 1009 units, none of them at a distance that others have. */
+	for (uint64_t i = 1; i < 500; i++)
+		touch(s, i * i % 1009 * UNIT + i % UNIT, 1);
+	/* By units, so that what two of them read adjoins and is never the same; a few have looked like a stream. */
+	assert_in_range(s->missed, 400, 499);
+	assert_in_range(s->read, 499 * UNIT, 560 * UNIT);
+}
+
+static struct readahead_plan plan_of(struct sim *s, uint64_t page, bool missing, uint64_t around)
+{
+	struct readahead_plan plan;
+
+	readahead_access(&s->ra, &(struct readahead_in){ .page = page, .n = 1, .missing = missing, .max = s->max, .file_pages = s->pages, .around = around }, &plan);
+	return plan;
+}
+
+static void what_lies_around_ends_with_the_file(void **state)
+{
+	_cleanup_sim_ struct sim *s = sim_around(10 * UNIT + 5);
+	struct readahead_plan plan = plan_of(s, 10 * UNIT + 2, true, UNIT);
+
+	assert_int_equal(plan.around_from, 10 * UNIT);
+	assert_int_equal(plan.around_to, s->pages);
+}
+
+static void nothing_is_read_around_what_is_here_or_where_there_is_no_memory_to_spare(void **state)
+{
+	_cleanup_sim_ struct sim *s = sim_around(64000);
+
+	assert_int_equal(plan_of(s, 5000, false, UNIT).around_to, 0);
+	assert_int_equal(plan_of(s, 9000, true, 0).around_to, 0);
+	s->max = UNIT / 2;
+	assert_int_equal(plan_of(s, 17000, true, UNIT).around_to, 0);
+	s->max = UNIT;
+	assert_int_equal(plan_of(s, 30000, true, UNIT).around_to, align_down(30000, UNIT) + UNIT);
+}
+
+static void nothing_is_read_around_after_advice_that_accesses_are_random(void **state)
+{
+	_cleanup_sim_ struct sim *s = sim_around(64000);
+
+	s->ra.advice = POSIX_FADV_RANDOM;
+	for (uint64_t i = 1; i < 1000; i++)
+		touch(s, i * 7919 * UNIT % s->pages, 1);
+	assert_int_equal(s->read, 999);
+}
+
+static void nothing_is_read_around_a_stream(void **state)
+{
+	_cleanup_sim_ struct sim *s = sim_around(100000);
+
+	scan(s, 1000, s->pages);
+	/* The first accesses did not look like one. */
+	assert_true(s->read <= s->pages - 1000 + UNIT);
+	assert_in_range(s->missed, 1, 4);
+}
+
+static void a_stride_shorter_than_what_is_read_around_an_access_is_found(void **state)
+{
+	for (uint64_t stride = 3; stride <= 2 * UNIT; stride++) {
+		_cleanup_sim_ struct sim *s = sim_around(100000), *back = sim_around(100000);
+		uint64_t n = 1000;
+
+		for (uint64_t i = 0; i < n; i++) {
+			touch(s, 1000 + i * stride, 1);
+			touch(back, 90000 - i * stride, 1);
+		}
+		assert_in_range(s->missed, 1, 30);
+		assert_in_range(s->read, n, n + 400);
+		assert_in_range(back->missed, 1, 30);
+		assert_in_range(back->read, n, n + 400);
+	}
+}
+
+static void a_stream_begins_with_as_much_as_is_read_around_an_access(void **state)
+{
+	_cleanup_sim_ struct sim *s = sim_around(64000);
+
+	(void)plan_of(s, 1000, true, UNIT);
+	assert_int_equal(plan_of(s, 1001, true, UNIT).n, UNIT);
+}
+
+static void what_was_read_around_in_vain_makes_it_less_for_a_while(void **state)
+{
+	_cleanup_sim_ struct sim *s = sim_around(1 << 20);
+	uint64_t page = 3;
+
+	readahead_wasted(&s->ra, 1);
+	assert_int_equal(plan_of(s, page, true, UNIT).around_to, UNIT / 2);
+	for (unsigned i = 0; i < 20; i++)
+		readahead_wasted(&s->ra, 1);
+	assert_int_equal(plan_of(s, 7919, true, UNIT).around_to, 0);
+	for (unsigned i = 0; i < 10000; i++)
+		(void)plan_of(s, page = (page + 7919 * 7) % s->pages, true, UNIT);
+	page = 777777;
+	assert_int_equal(plan_of(s, page, true, UNIT).around_to, align_down(page, UNIT) + UNIT);
 }
 
 int main(void)
@@ -1120,6 +1259,14 @@ int main(void)
 		cmocka_unit_test(a_file_that_shrinks_and_grows_is_followed),
 		cmocka_unit_test(a_file_that_grows_at_its_end_is_followed),
 		cmocka_unit_test(wild_calls_get_plans_within_bounds),
+		cmocka_unit_test(random_accesses_read_what_lies_around_them),
+		cmocka_unit_test(what_lies_around_ends_with_the_file),
+		cmocka_unit_test(nothing_is_read_around_what_is_here_or_where_there_is_no_memory_to_spare),
+		cmocka_unit_test(nothing_is_read_around_after_advice_that_accesses_are_random),
+		cmocka_unit_test(nothing_is_read_around_a_stream),
+		cmocka_unit_test(a_stride_shorter_than_what_is_read_around_an_access_is_found),
+		cmocka_unit_test(a_stream_begins_with_as_much_as_is_read_around_an_access),
+		cmocka_unit_test(what_was_read_around_in_vain_makes_it_less_for_a_while),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
