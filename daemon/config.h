@@ -30,8 +30,8 @@ enum retain {
 
 /* How it is found out what clients store to their mappings. */
 enum write_tracking {
-	TRACKING_ASYNC,            /* without faults, where the kernel can (track.h) */
 	TRACKING_SYNC,             /* by a fault at the first store to each page */
+	TRACKING_ASYNC,            /* without faults, where the kernel can (track.h) */
 };
 
 /* A section [limit uid=1000] or [limit cgroup=/system.slice/x]: memory_max of all that these were the first to touch. */
@@ -90,7 +90,7 @@ struct config {
 	struct config_amount memory_min;       /* of memory_max, default 10%: pressure takes no more than down to this */
 	bool     warm_start;       /* default yes */
 	enum retain retain;        /* default lru */
-	enum write_tracking write_tracking; /* default async */
+	enum write_tracking write_tracking; /* default sync */
 
 	/* Sections, in the order of the files. */
 	struct limit_rule *limits;

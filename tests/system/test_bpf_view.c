@@ -227,12 +227,15 @@ SYSTEM_TEST(blocks_show_dirty_after_stores_of_two_processes_and_after_fsync, VIE
 	CHECK(block_bits(file, 0, "resident") & 1ull << 40);
 
 	store(m + 20 * PAGE, 0);
+	CHECK_EQ(look_for_stores(), 1);
 	CHECK_EQ(block_bits(file, 0, "dirty"), 1ull << 20);
 	CHECK_EQ(file_number(path, "dirty"), 1);
 	CHECK(file_number(path, "dirty_since") > 0);
 	peer_ask(p, STEP_STORE);                  /* page 7 */
+	CHECK_EQ(look_for_stores(), 2);
 	CHECK_EQ(block_bits(file, 0, "dirty"), 1ull << 20 | 1ull << 7);
 	store(m + 150 * PAGE, 0);                 /* block 2, page 22 of it */
+	CHECK_EQ(look_for_stores(), 3);
 	CHECK_EQ(block_bits(file, 2, "dirty"), 1ull << 22);
 	CHECK_EQ(block_bits(file, 1, "dirty"), 0);
 	CHECK_EQ(file_number(path, "dirty"), 3);

@@ -66,8 +66,12 @@ static void run_client(void (*body)(void), unsigned pause_ms)
 
 static uint8_t *open_and_map(struct pgc_file **ret, int prot)
 {
+	uint8_t *m;
+
 	*ret = open_file(make_file("f", 64 * PAGE, 1), O_RDWR);
-	return map(*ret, 64 * PAGE, prot, MAP_SHARED, 0);
+	m = map(*ret, 64 * PAGE, prot, MAP_SHARED, 0);
+	CHECK_EQ(pgc_madvise(m, 64 * PAGE, MADV_RANDOM), 0); /* what is not touched is not there */
+	return m;
 }
 
 /* --- it ends --- */
@@ -149,6 +153,7 @@ CLIENT_TEST(private_pages_stay, 0, ORPHAN)
 	struct pgc_file *f = open_file(make_file("f", 64 * PAGE, 1), O_RDWR);
 	uint8_t *m = map(f, 64 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, 0), byte;
 
+	CHECK_EQ(pgc_madvise(m, 64 * PAGE, MADV_RANDOM), 0);
 	store(m + PAGE, 7);
 	orphaned();
 	CHECK_WAITS(CHECK_EQ(load_signal(m + 40 * PAGE, &byte), SIGBUS));
