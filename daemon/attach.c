@@ -24,6 +24,7 @@
 #include "daemon/revive.h"
 #include "daemon/saved.h"
 #include "daemon/space_save.h"
+#include "daemon/track.h"
 
 #define TICK_NS     200000000ull
 #define GRACE_NS  10000000000ull     /* for a client to come, and for an open to wait for it */
@@ -366,6 +367,8 @@ static int adopt_file(struct open_job *job, struct awaited *a, struct file **ret
 	for (uint32_t i = 0; i < w->block_slots.count; i++)
 		if (w->state->blocks[w->block_slots.first + i].file == slot)
 			revive_block(w, w->block_slots.first + i, &run);
+	if (f->saved->tracked)
+		track_lost(f);
 	kill_point("attach.file_adopted");
 	revive_hold(f);
 	*ret = f;

@@ -93,6 +93,7 @@ static void take_tracked(struct file *f)
 	if (fd >= 0 && fd_is(fd, "/memfd:pagecached-tracked")) {
 		f->tracked.fd = take_fd(&fd);
 		f->tracked.kept = true;
+		f->saved->tracked = 1;
 	}
 	cleanup_close(&fd);
 	track_put_back(f);
@@ -485,6 +486,8 @@ static void restore_handle(struct worker *w, uint32_t slot)
 		e = -ENOENT;
 	else
 		e = child ? restore_kept_child(w, slot, f) : restore_client(w, slot, f);
+	if (e == -ENOENT && f && (r->flags & PGC_SAVED_ASYNC))
+		track_lost(f);
 	if (e == -ENOENT && f && (r->pid <= 0 || process_lives(r->pid, r->start_time)))
 		attach_await_handle(w, slot); /* its socket or its store is gone, but it may attach */
 	else if (e < 0)

@@ -281,6 +281,7 @@ int track_begin(struct tracker *t, struct file *f, const struct toucher *toucher
 	t->row = row;
 	t->pagemap = pagemap;
 	t->known = true;
+	f->saved->tracked = 1;
 	return 0;
 }
 
@@ -470,7 +471,7 @@ static void scan_span(struct tracker *t, uint64_t index, uint64_t from, uint64_t
 
 		if (!pages)
 			continue;
-		mark_written(t, index + i, pages & not_clean(&l, i));
+		mark_written(t, index + i, (pages & not_clean(&l, i)) | l.written[i]);
 		if (!tracker_sees(t))
 			continue;
 		unclean |= l.unclean[i] & l.covered[i] & pages;
@@ -506,6 +507,12 @@ uint64_t track_scan(struct file *f, uint64_t from, uint64_t to)
 			break;
 	}
 	return MIN(from, to);
+}
+
+void track_lost(struct file *f)
+{
+	for (struct block *b = block_tree_next(&f->blocks, 0, false); b; b = block_tree_next(&f->blocks, b->e->index + 1, false))
+		block_set_dirty(b, b->e->resident);
 }
 
 uint64_t track_was_busy(const struct file *f, uint64_t index)

@@ -422,7 +422,7 @@ static int attach_once(struct pgc_file *f)
 	else
 		close_fd(&f->next_fd);
 	fork_unlock_lib(own);
-	if (r == 0 && __atomic_load_n(&f->closed, __ATOMIC_RELAXED))
+	if (r == 0 && __atomic_load_n(&f->closed, __ATOMIC_RELAXED) && !fork_is_remaking())
 		file_send_close(f);
 	return r;
 }

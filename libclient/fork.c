@@ -180,6 +180,11 @@ static int remake(const struct mapping *m)
 	return r;
 }
 
+/* Closed handles have nothing mapped yet in the child, and would end if the daemon heard that they are closed. */
+static bool remaking;
+
+bool fork_is_remaking(void) { return __atomic_load_n(&remaking, __ATOMIC_RELAXED); }
+
 /* The child is the only thread, so the table is walked without its lock: connecting takes that. */
 static void restore_mappings(void)
 {
@@ -235,6 +240,7 @@ static void child(void)
 			next->prev = f->prev;
 		file_destroy(f);
 	}
+	__atomic_store_n(&remaking, true, __ATOMIC_RELAXED);
 	restore_mappings();
 	close_fd(&remade[0]);
 	close_fd(&remade[1]);
@@ -243,6 +249,7 @@ static void child(void)
 		mapped = __atomic_load_n(&f->mapped, __ATOMIC_RELAXED);
 	if (mapped)
 		watch_changed();
+	__atomic_store_n(&remaking, false, __ATOMIC_RELAXED);
 	for (f = lib.files; f; f = f->next)
 		if (f->closed)
 			file_send_close(f);

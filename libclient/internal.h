@@ -59,6 +59,7 @@
 #define file_wait pgcpriv_file_wait
 #define file_write_out pgcpriv_file_write_out
 #define fork_init pgcpriv_fork_init
+#define fork_is_remaking pgcpriv_fork_is_remaking
 #define fork_late pgcpriv_fork_late
 #define fork_lock_lib pgcpriv_fork_lock_lib
 #define fork_unlock_lib pgcpriv_fork_unlock_lib
@@ -448,4 +449,6 @@ void fork_init(void);                                   /* once a process */
 bool fork_lock_lib(void);
 void fork_unlock_lib(bool held);
 bool fork_unseen(void);                                 /* a child whose fork no handler saw */
+/* A forked child is making its mappings: closed handles are told of as closed when it has. */
+bool fork_is_remaking(void);
 void fork_late(void);                                   /* what the handler would have done there */

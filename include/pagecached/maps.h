@@ -136,7 +136,7 @@ struct pgc_saved_file {
 	pgc_u32 dio_align;
 	pgc_u32 filling;       /* reads into its memory that are under way: it may hold pages that are not resident, and get more */
 	pgc_u32 moving;        /* 1: what a daemon before had asked of the store may be under way still */
-	pgc_u32 pad;
+	pgc_u32 tracked;       /* 1: somebody tracks stores without faults, or did: what is not dirty may be all the same */
 	/* The store's version, while cache and store agree; version_valid is cleared before anything is written. */
 	pgc_u32 version_valid, times_valid;
 	pgc_u64 version_size, version_blocks;
