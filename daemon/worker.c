@@ -440,7 +440,7 @@ static int keep_lifeline(struct worker *w)
 	return r;
 }
 
-/* The pipe that pages are in while they are given up outlives the daemon: track.c. */
+/* Where stores are tracked without faults the pipe that pages are in while they are given up outlives the daemon: track.c. */
 static int keep_drop_pipe(struct worker *w)
 {
 	char name[FDSTORE_NAME_MAX];
@@ -463,7 +463,7 @@ static int keep_drop_pipe(struct worker *w)
 	cleanup_close(&w->drop_pipe[1]);
 	w->drop_pipe[0] = w->drop_pipe[1] = -1;
 	r = track_worker_init(w);
-	return r == 0 && fdstore_active() ? keep_now(name, w->drop_pipe, 2) : r;
+	return r == 0 && fdstore_active() && w->config->write_tracking == TRACKING_ASYNC ? keep_now(name, w->drop_pipe, 2) : r;
 }
 
 int worker_init(struct worker *w)
