@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 
 #include "daemon/kill_point.h"
@@ -248,24 +249,33 @@ static void give_row(struct file *f, uint32_t row)
 	f->tracked.rows[row / 64] &= ~(1ull << (row % 64));
 }
 
-/* The memfd has rows up to that one. */
+/* The memfd has rows up to that one; what it has behind it stays. */
 static int make_rows(struct file *f, uint32_t row)
 {
+	off_t size = (off_t)((uint64_t)row + 1) << ROW_SHIFT;
 	struct tracked *k = &f->tracked;
+	struct stat st;
 
 	if (k->fd < 0)
 		k->fd = memfd_create("pagecached-tracked", MFD_CLOEXEC);
-	if (k->fd < 0 || fchmod(k->fd, 0400) < 0)
+	if (k->fd < 0 || fchmod(k->fd, 0400) < 0 || fstat(k->fd, &st) < 0)
 		return -errno;
-	return ftruncate(k->fd, (off_t)align_up((uint64_t)row + 1, 64) << ROW_SHIFT) < 0 ? -errno : 0;
+	return st.st_size < size && ftruncate(k->fd, size) < 0 ? -errno : 0;
 }
 
-static void set_up(struct tracker *t, struct file *f, const struct toucher *toucher, int uffd)
+static int set_up(struct tracker *t, struct file *f, const struct toucher *toucher, int uffd, uint32_t row)
 {
+	int r = make_rows(f, row);
+
+	if (r < 0)
+		return r;
 	t->file = f;
 	t->toucher = toucher;
 	t->uffd = uffd;
+	t->row = row;
+	f->saved->tracked = 1;
 	list_append(&f->trackers, &t->by_file);
+	return 0;
 }
 
 int track_begin(struct tracker *t, struct file *f, const struct toucher *toucher, int uffd, int pagemap)
@@ -274,15 +284,10 @@ int track_begin(struct tracker *t, struct file *f, const struct toucher *toucher
 	int r = take_row(f, &row);
 
 	if (r == 0)
-		r = make_rows(f, row);
-	if (r < 0)
-		return r;
-	set_up(t, f, toucher, uffd);
-	t->row = row;
-	t->pagemap = pagemap;
-	t->known = true;
-	f->saved->tracked = 1;
-	return 0;
+		r = set_up(t, f, toucher, uffd, row);
+	t->pagemap = r == 0 ? pagemap : -1;
+	t->known = r == 0;
+	return r;
 }
 
 /* Counts what a row has that is there already. */
@@ -328,12 +333,9 @@ int track_adopt(struct tracker *t, struct file *f, const struct toucher *toucher
 	int r = fresh ? take_row(f, &row) : use_row(f, row);
 
 	if (r == 0)
-		r = make_rows(f, row);
-	if (r < 0)
-		return r;
-	set_up(t, f, toucher, uffd);
-	t->row = row;
-	r = fresh ? take_all(t) : read_row(t);
+		r = set_up(t, f, toucher, uffd, row);
+	if (r == 0)
+		r = fresh ? take_all(t) : read_row(t);
 	if (r == 0 && t->pages > 0 && !f->worker->track_timer.armed)
 		ring_timer_arm(&f->worker->ring, &f->worker->track_timer, TRACK_NS);
 	return r;

@@ -95,6 +95,35 @@ SYSTEM_TEST(the_mtime_moves_with_a_store, ASYNC)
 	CHECK(after.st_mtim.tv_sec > before.st_mtim.tv_sec || after.st_mtim.tv_nsec > before.st_mtim.tv_nsec);
 }
 
+#define MANY 150u
+
+SYSTEM_TEST(many_handles_of_one_file_are_told_apart, ASYNC)
+{
+	char *path = make_file("f", MANY * PAGE, 1);
+	struct pgc_file *f[MANY];
+	uint8_t *m[MANY];
+
+	for (unsigned i = 0; i < MANY; i++) {
+		f[i] = open_file(path, O_RDWR);
+		m[i] = map(f[i], MANY * PAGE, RW, MAP_SHARED, 0);
+		CHECK_EQ(load(m[i] + i * PAGE), pattern_byte(i * PAGE, 1));
+	}
+	CHECK_EQ(look_for_stores(), 0);
+	/* New ones where others have been. */
+	for (unsigned i = 0; i < MANY; i += 3) {
+		CHECK_EQ(pgc_munmap(m[i], MANY * PAGE), 0);
+		CHECK_EQ(pgc_close(f[i]), 0);
+		f[i] = open_file(path, O_RDWR);
+		m[i] = map(f[i], MANY * PAGE, RW, MAP_SHARED, 0);
+		CHECK_EQ(load(m[i] + i * PAGE), pattern_byte(i * PAGE, 1));
+	}
+	for (unsigned i = 0; i < MANY; i++)
+		store(m[i] + i * PAGE + 9, (uint8_t)(1 + i));
+	CHECK_EQ(look_for_stores(), MANY);
+	CHECK_EQ(pgc_fsync(f[0]), 0);
+	expect_stored(path, MANY, 1, 1);
+}
+
 /* --- what takes pages out of the page tables --- */
 
 SYSTEM_TEST(stores_before_dontneed_are_found, ASYNC)
@@ -509,6 +538,7 @@ SYSTEM_TESTS_MAIN("tracking",
 	cmocka_unit_test(sync_tracking_has_a_fault_at_each_first_store),
 	cmocka_unit_test(a_timer_finds_stores_and_has_them_written),
 	cmocka_unit_test(the_mtime_moves_with_a_store),
+	cmocka_unit_test(many_handles_of_one_file_are_told_apart),
 	cmocka_unit_test(stores_before_dontneed_are_found),
 	cmocka_unit_test(pgc_munmap_writes_what_was_stored_and_no_more),
 	cmocka_unit_test(a_plain_munmap_loses_nothing),
