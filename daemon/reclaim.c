@@ -53,7 +53,7 @@ struct giving {
 	struct domain *d;
 	struct item item[BATCH];
 	unsigned n;
-	policy_key failed[BATCH];  /* neither dropped nor demoted: to be forgotten once the policy's walk is over */
+	policy_key failed[2 * BATCH]; /* neither dropped nor demoted: to be forgotten once the policy's walk is over. Those of a batch, and one that came after it */
 	unsigned n_failed;
 	bool dirty;                /* some could not go because they are dirty */
 };

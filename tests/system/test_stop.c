@@ -133,7 +133,7 @@ SYSTEM_TEST(what_an_awaited_client_had_dirty_ends_with_the_stop_and_is_told)
 }
 
 /* Its reader has brought the memory, but nobody may write the store. */
-SYSTEM_TEST(a_file_whose_writer_is_awaited_ends_with_the_stop_and_is_told)
+SYSTEM_TEST(a_file_whose_writer_is_awaited_ends_with_the_stop_and_is_told, .tracking = "sync")
 {
 	char *path = make_file("f", 64 * PAGE, 1), line[300];
 	struct peer *w = peer_start(writer, path), *r;
