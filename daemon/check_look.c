@@ -2,10 +2,9 @@
 /* See check_look.h. On offload threads but for the two that start it. */
 #include "daemon/check_look.h"
 
-#include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 
+#include "daemon/pagemap.h"
 #include "daemon/util/util.h"
 #include "daemon/vma_query.h"
 
@@ -16,14 +15,6 @@
 #define PM_UFFD_WP  (1ull << 57)
 #define PM_FILE     (1ull << 61)     /* not a private copy */
 #define PM_PRESENT  (1ull << 63)
-
-static int open_pagemap(pid_t pid)
-{
-	char path[64];
-
-	(void)snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)pid);
-	return open(path, O_RDONLY | O_CLOEXEC);
-}
 
 /* Entries of `n` pages (at most ENTRIES) from `addr` on; how many there are. */
 static size_t read_entries(int fd, uint64_t addr, size_t n, uint64_t entry[ENTRIES])
@@ -87,11 +78,11 @@ static void run_look(struct offload_job *job)
 		if (l->part[i].pid != pid) {
 			cleanup_close(&fd);
 			pid = l->part[i].pid;
-			fd = open_pagemap(pid);
+			fd = pagemap_open(pid);
 		}
 		if (fd >= 0)
 			look_at_part(l, &l->part[i], fd);
-		else if (errno != ENOENT) /* else it has ended */
+		else if (fd != -ESRCH) /* else it has ended */
 			l->skipped++;
 	}
 	cleanup_close(&fd);
@@ -129,7 +120,7 @@ static void map_gone(void *arg, struct range r)
 static bool anything_present(pid_t pid, struct range r)
 {
 	uint64_t entry[ENTRIES];
-	_cleanup_close_ int fd = open_pagemap(pid);
+	_cleanup_close_ int fd = pagemap_open(pid);
 
 	for (uint64_t at = r.start; fd >= 0 && at < r.end;) {
 		size_t n = read_entries(fd, at, MIN((r.end - at) / PAGE_SIZE_, ENTRIES), entry);

@@ -445,10 +445,8 @@ static void opened(struct store_op *op, ssize_t result)
 	}
 	if (!known)
 		r = space_save_new(h->space, saved_flags(h->space, h->readable, h->writable), h->uid, 0);
-	if (h->space->saved) {
+	if (h->space->saved)
 		h->errseq = h->space->saved->errseq;
-		h->space->saved->track_row = h->space->tracker.row;
-	}
 	if (r < 0)
 		refuse_opened(job, r);
 	else

@@ -459,7 +459,6 @@ static int restore_client(struct worker *w, uint32_t slot, struct file *f)
 	h->closing = r->flags & PGC_SAVED_CLOSING;
 	h->space->last_addr = r->last_addr;
 	space_save_adopt(h->space, slot);
-	h->space->saved->track_row = h->space->tracker.row;
 	h->space->revived = send_resumed;
 	revive_space(h->space);
 	return 0;

@@ -134,7 +134,7 @@ static void pieces(struct tracker *t, uint64_t from, uint64_t to, track_piece fn
 
 int space_track(struct space *s, int *pagemap, bool dead, uint32_t row)
 {
-	int r = dead ? track_adopt(&s->tracker, s->file, &s->toucher, s->uffd, row) : track_begin(&s->tracker, s->file, &s->toucher, s->uffd, *pagemap);
+	int r = dead ? track_adopt(&s->tracker, s->file, &s->toucher, s->uffd, row) : track_begin(&s->tracker, s->file, &s->toucher, s->uffd);
 
 	if (r < 0) {
 		if (tracker_on(&s->tracker))
@@ -142,6 +142,7 @@ int space_track(struct space *s, int *pagemap, bool dead, uint32_t row)
 		return r;
 	}
 	s->tracker.pieces = pieces;
+	s->tracker.known = !dead;
 	s->tracker.pagemap = take_fd(pagemap);
 	return 0;
 }

@@ -33,6 +33,7 @@ void space_save_adopt(struct space *s, uint32_t slot)
 	s->saved_slot = slot;
 	s->saved = record(s, slot);
 	s->id = s->saved->id;
+	s->saved->track_row = s->tracker.row;
 	s->kept = true;
 	(void)space_set_window(s, s->saved->window_addr, s->saved->window_len);
 }

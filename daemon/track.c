@@ -278,16 +278,12 @@ static int set_up(struct tracker *t, struct file *f, const struct toucher *touch
 	return 0;
 }
 
-int track_begin(struct tracker *t, struct file *f, const struct toucher *toucher, int uffd, int pagemap)
+int track_begin(struct tracker *t, struct file *f, const struct toucher *toucher, int uffd)
 {
 	uint32_t row;
 	int r = take_row(f, &row);
 
-	if (r == 0)
-		r = set_up(t, f, toucher, uffd, row);
-	t->pagemap = r == 0 ? pagemap : -1;
-	t->known = r == 0;
-	return r;
+	return r < 0 ? r : set_up(t, f, toucher, uffd, row);
 }
 
 /* Counts what a row has that is there already. */
@@ -405,8 +401,20 @@ static void look(struct look *l, struct tracker *t, uint64_t index, uint64_t fro
 		t->pieces(t, l->from, l->to, look_at_piece, l);
 }
 
-static void mark_written(struct tracker *t, uint64_t index, uint64_t pages);
-static uint64_t not_clean(const struct look *l, uint64_t i);
+static uint64_t not_clean(const struct look *l, uint64_t i) { return l->written[i] | l->unclean[i] | ~l->covered[i]; }
+
+static void mark_written(struct tracker *t, uint64_t index, uint64_t pages)
+{
+	struct block *b = pages ? block_tree_find(&t->file->blocks, index) : NULL;
+
+	pages &= b ? b->e->resident & ~b->e->dirty : 0;
+	if (!pages)
+		return;
+	block_dirtied_by(b, t->toucher);
+	block_set_dirty(b, pages);
+	kill_point("track.dirty_set");
+	file_changed(t->file);
+}
 
 void track_remapped(struct tracker *t, uint64_t page, uint64_t n, const struct track_before *before)
 {
@@ -422,21 +430,6 @@ void track_remapped(struct tracker *t, uint64_t page, uint64_t n, const struct t
 		for (uint64_t i = index; i < MIN(index + SPAN, end); i++)
 			mark_written(t, i, before->word[i - before->index] & part(i, page, page + n) & not_clean(&l, i - index));
 	}
-}
-
-static uint64_t not_clean(const struct look *l, uint64_t i) { return l->written[i] | l->unclean[i] | ~l->covered[i]; }
-
-static void mark_written(struct tracker *t, uint64_t index, uint64_t pages)
-{
-	struct block *b = pages ? block_tree_find(&t->file->blocks, index) : NULL;
-
-	pages &= b ? b->e->resident & ~b->e->dirty : 0;
-	if (!pages)
-		return;
-	block_dirtied_by(b, t->toucher);
-	block_set_dirty(b, pages);
-	kill_point("track.dirty_set");
-	file_changed(t->file);
 }
 
 /* Pages that are neither protected nor found with a store leave no trace of the next one: a marker. They are dirty by now. */

@@ -40,9 +40,9 @@ static inline bool tracker_on(const struct tracker *t) { return !list_empty(&t->
 /* Can it be told what was written? */
 static inline bool tracker_sees(const struct tracker *t) { return t->known && t->pagemap >= 0; }
 
-/* Begins; takes `pagemap`. -ENOMEM, -EMFILE and the like: then the space must not be tracked so. */
-int track_begin(struct tracker *t, struct file *f, const struct toucher *toucher, int uffd, int pagemap);
-/* The same for one of a daemon that is gone, whose row is there or (all count as mapped) is not. `known` and `pagemap` come later. */
+/* Begins; `pieces`, `known` and `pagemap` are the caller's to set. -ENOMEM, -EMFILE and the like: then the space must not be tracked so. */
+int track_begin(struct tracker *t, struct file *f, const struct toucher *toucher, int uffd);
+/* The same for one of a daemon that is gone, whose row is there or (all count as mapped) is not. */
 int track_adopt(struct tracker *t, struct file *f, const struct toucher *toucher, int uffd, uint32_t row);
 /* The space ends: what was mapped counts as written. */
 void track_end(struct tracker *t);
@@ -79,7 +79,7 @@ bool track_waits(const struct file *f);
 int track_may_clean(const struct file *f, uint64_t first, uint64_t n);
 
 /*
- * Punches resident pages, clean as far as is known, out of the memfd, at most PGC_BLOCK_PAGES; `addr` is where the daemon has them mapped. Those that turn out to have been
+ * Punches resident pages, clean as far as is known, out of the memfd, at most PGC_BLOCK_PAGES. Those that turn out to have been
  * written stay (a bit in *ret_stay, the lowest for `first`), dirty. Returns 0 or a negative errno: then nothing was punched.
  */
 int track_punch(struct file *f, uint64_t first, unsigned n, uint64_t *ret_stay);

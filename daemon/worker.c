@@ -83,7 +83,6 @@ static void expire_expired(struct ring_timer *t) { writeback_expire(container_of
 static void track_expired(struct ring_timer *t)
 {
 	struct worker *w = container_of(t, struct worker, track_timer);
-
 	uint64_t next = writeback_look(w);
 
 	if (next)
@@ -406,10 +405,6 @@ static void *worker_main(void *arg)
 	return NULL;
 }
 
-/*
- * The ring has the only writing end of a pipe: it ends when all that the ring has begun is over, also when the daemon died long before. The next daemon
- * waits for that.
- */
 /* Before the worker starts. */
 static int keep_now(const char *name, const int *fds, unsigned n)
 {
@@ -422,6 +417,10 @@ static int keep_now(const char *name, const int *fds, unsigned n)
 	return r;
 }
 
+/*
+ * The ring has the only writing end of a pipe: it ends when all that the ring has begun is over, also when the daemon died long before. The next daemon
+ * waits for that.
+ */
 static int keep_lifeline(struct worker *w)
 {
 	char name[FDSTORE_NAME_MAX];

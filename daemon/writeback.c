@@ -326,11 +326,6 @@ static bool sync_advance(struct sync_dirty *s)
 	struct file *f = s->file;
 	struct worker *w = f->worker;
 
-	if (s->looked_to < s->end && !sync_look(s))
-		return false;
-	if (s->only_look)
-		return true;
-
 	if (f->awaited > 0 && f->store && !f->store->writable && f->e->dirty > 0) {
 		if (w->draining) { /* nobody comes any more */
 			s->error = -EBADF;
@@ -416,10 +411,12 @@ static bool sync_step(struct sync_dirty *s)
 	struct file *f = s->file;
 	struct wb *oldest;
 
-	if (!list_empty(&s->parked.link) || !sync_advance(s))
+	if (!list_empty(&s->parked.link) || (s->looked_to < s->end && !sync_look(s)))
 		return false;
 	if (s->only_look)
 		return true;
+	if (!sync_advance(s))
+		return false;
 	if (s->wait_seq == 0)
 		s->wait_seq = f->write_seq + 1;
 	/* What others had in flight when the cursor came to the end belongs to what was dirty when this began. */

@@ -1385,6 +1385,18 @@ int sync_all(void)
 	return -(int)m.status;
 }
 
+void file_clock_tick(void)
+{
+	struct timespec from, t;
+
+	clock_gettime(CLOCK_REALTIME_COARSE, &from);
+	do {
+		nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
+		clock_gettime(CLOCK_REALTIME_COARSE, &t);
+	} while (t.tv_sec < from.tv_sec || (t.tv_sec == from.tv_sec && t.tv_nsec <= from.tv_nsec));
+	nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+}
+
 uint64_t look_for_stores(void)
 {
 	struct pgc_msg m = {.type = PGC_CTL_SYNC, .ctl_file = {.wait = PGC_CTL_SYNC_LOOK}};

@@ -233,6 +233,8 @@ void inject(const char *uri, enum pgc_inject what, uint64_t value, uint32_t coun
 int ctl_stat(const char *path, struct pgc_stat_reply *ret);
 void drop_clean(void);
 int sync_all(void);                                                /* 0 or -errno */
+/* Lets the clock that files are stamped with move on. */
+void file_clock_tick(void);
 /* Where stores are tracked without faults they show in the maps from now on. How many pages are dirty. */
 uint64_t look_for_stores(void);
 

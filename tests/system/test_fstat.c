@@ -77,19 +77,6 @@ static struct pgc_file *open_known(const char *path, int flags)
 	return f;
 }
 
-/* Lets the clock that files are stamped with move on. */
-static void tick(void)
-{
-	struct timespec from, t;
-
-	clock_gettime(CLOCK_REALTIME_COARSE, &from);
-	do {
-		nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
-		clock_gettime(CLOCK_REALTIME_COARSE, &t);
-	} while (!before(from, t));
-	nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
-}
-
 /* Two answers that are the same have nothing between them, whatever is written out meanwhile. Whether there were such, and what is known could be compared. */
 static bool compared(struct pgc_file *f, const char *when)
 {
@@ -182,7 +169,7 @@ static const struct { void (*change)(struct changed *c); const char *name; } way
 static void change_in_turn(struct changed *c, struct peer *other)
 {
 	for (unsigned i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
-		tick();
+		file_clock_tick();
 		ways[i].change(c);
 		agree(c->f, ways[i].name);
 		if (other)
@@ -264,7 +251,7 @@ SYSTEM_TEST(who_sees_the_bytes_of_a_write_sees_its_time)
 	for (unsigned i = 0; i < 150; i++) {
 		uint8_t value = (uint8_t)(i % 200 + 20);
 
-		tick();
+		file_clock_tick();
 		peer_tell(p, value);
 		CHECK_EQ(pgc_pwrite(f, &value, 1, 0), 1);
 		peer_hear(p);
@@ -281,7 +268,7 @@ SYSTEM_TEST(nobody_is_asked, .no_kills = "it stops the daemon")
 	struct stat st;
 	pid_t daemon;
 
-	tick();
+	file_clock_tick();
 	CHECK_EQ(pgc_pwrite(f, "abc", 3, 3 * PAGE), 3);
 	WAIT_UNTIL(is_known(f));
 	daemon = daemon_pid();
@@ -341,7 +328,7 @@ SYSTEM_TEST(of_a_dead_daemon_nothing_is_known, .keep = true, .tracking = "sync")
 		CHECK(!is_known(f)); /* the next daemon's life page is not there yet */
 		learn(f);
 		agree(f, "with the next daemon");
-		tick();
+		file_clock_tick();
 		store(m + (i + 1) * PAGE, 1);
 		CHECK_EQ(pgc_append(f, "abc", 3, NULL), 3);
 		agree(f, "after a change");

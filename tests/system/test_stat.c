@@ -26,25 +26,12 @@ static struct stat stored(const char *path)
 static bool same(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
 static bool before(struct timespec a, struct timespec b) { return a.tv_sec < b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec < b.tv_nsec); }
 
-/* Lets the clock that files are stamped with move on. */
-static void tick(void)
-{
-	struct timespec from, t;
-
-	clock_gettime(CLOCK_REALTIME_COARSE, &from);
-	do {
-		nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
-		clock_gettime(CLOCK_REALTIME_COARSE, &t);
-	} while (!before(from, t));
-	nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
-}
-
 /* A file whose times are earlier than what is done to it, also on the kernel's coarse clock. */
 static char *make_old(const char *name, size_t size, unsigned gen)
 {
 	char *path = make_file(name, size, gen);
 
-	tick();
+	file_clock_tick();
 	return path;
 }
 
@@ -68,11 +55,11 @@ SYSTEM_TEST(times_move_with_a_write)
 	struct pgc_file *f = open_file(make_old("f", 3 * PAGE, 1), O_RDWR);
 	struct stat was = shown(f), is;
 
-	tick();
+	file_clock_tick();
 	pwrite_all(f, "x", 1, 100);
 	is = shown(f);
 	CHECK(before(was.st_mtim, is.st_mtim) && same(is.st_mtim, is.st_ctim));
-	tick();
+	file_clock_tick();
 	CHECK(same(shown(f).st_mtim, is.st_mtim));
 }
 
@@ -82,13 +69,13 @@ SYSTEM_TEST(times_move_with_a_store_to_a_clean_page)
 	uint8_t *m = map(f, 3 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
 	struct stat was = shown(f), first;
 
-	tick();
+	file_clock_tick();
 	(void)load(m);
 	CHECK(same(shown(f).st_mtim, was.st_mtim));
 	store(m, 9);
 	first = shown(f);
 	CHECK(before(was.st_mtim, first.st_mtim) && before(was.st_ctim, first.st_ctim));
-	tick();
+	file_clock_tick();
 	CHECK_EQ(pgc_fsync(f), 0);
 	CHECK(same(shown(f).st_mtim, first.st_mtim));
 	store(m, 10); /* clean until now */
@@ -100,11 +87,11 @@ SYSTEM_TEST(times_move_with_truncate_and_fallocate)
 	struct pgc_file *f = open_file(make_old("f", 3 * PAGE, 1), O_RDWR);
 	struct stat was = shown(f), is;
 
-	tick();
+	file_clock_tick();
 	CHECK_EQ(pgc_ftruncate(f, PAGE), 0);
 	is = shown(f);
 	CHECK(before(was.st_mtim, is.st_mtim));
-	tick();
+	file_clock_tick();
 	CHECK_EQ(pgc_fallocate(f, 0, 0, 8 * PAGE), 0);
 	CHECK(before(is.st_mtim, shown(f).st_mtim));
 }
@@ -117,7 +104,7 @@ SYSTEM_TEST(times_do_not_move_with_a_write_out)
 
 	pwrite_all(f, "abc", 3, 5 * PAGE);
 	written = shown(f);
-	tick();
+	file_clock_tick();
 	CHECK_EQ(pgc_fsync(f), 0);
 	synced = shown(f);
 	CHECK(same(synced.st_mtim, written.st_mtim));
@@ -156,7 +143,7 @@ SYSTEM_TEST(times_and_holes_are_known_where_files_have_a_device_number_of_their_
 	CHECK_EQ(at, PAGE);
 	pwrite_all(f, "abc", 3, 5 * PAGE);
 	written = shown(f);
-	tick();
+	file_clock_tick();
 	CHECK_EQ(pgc_fsync(f), 0);
 	CHECK(same(stored(path).st_mtim, written.st_mtim));
 	pgc_close(f);
@@ -187,7 +174,7 @@ SYSTEM_TEST(fdatasync_puts_the_mtime_back_soon)
 
 	pwrite_all(f, "abc", 3, 5 * PAGE);
 	written = shown(f);
-	tick();
+	file_clock_tick();
 	CHECK_EQ(pgc_fdatasync(f), 0);
 	CHECK(same(shown(f).st_mtim, written.st_mtim));
 	WAIT_UNTIL(same(stored(path).st_mtim, written.st_mtim));
@@ -205,7 +192,7 @@ SYSTEM_TEST(times_outlive_the_last_handle_and_so_do_the_pages)
 	CHECK_EQ(pgc_pread(f, buf, sizeof(buf), 0), sizeof(buf));
 	pwrite_all(f, "abc", 3, 5 * PAGE);
 	written = shown(f);
-	tick();
+	file_clock_tick();
 	pgc_close(f);
 	WAIT_UNTIL(same(stored(path).st_mtim, written.st_mtim));
 	/* Idle: its store is closed. */
@@ -228,7 +215,7 @@ SYSTEM_TEST(a_file_that_is_not_kept_leaves_its_mtime_in_the_store, .config = "re
 
 	pwrite_all(f, "abc", 3, 0);
 	written = shown(f);
-	tick();
+	file_clock_tick();
 	pgc_close(f);
 	WAIT_UNTIL(count_files() == 0);
 	CHECK(store_has_byte(path, 0, 'a'));
@@ -241,7 +228,7 @@ SYSTEM_TEST(a_truncated_file_leaves_its_mtime_in_the_store)
 	struct pgc_file *f = open_file(path, O_RDWR);
 	struct stat cut;
 
-	tick();
+	file_clock_tick();
 	CHECK_EQ(pgc_ftruncate(f, 0), 0);
 	cut = shown(f);
 	pgc_close(f);
@@ -257,7 +244,7 @@ SYSTEM_TEST(a_daemon_that_stops_leaves_the_mtime_in_the_store)
 
 	pwrite_all(f, "abc", 3, 0);
 	written = shown(f);
-	tick();
+	file_clock_tick();
 	daemon_stop();
 	CHECK(store_has_byte(path, 0, 'a'));
 	CHECK(same(stored(path).st_mtim, written.st_mtim));
@@ -287,7 +274,7 @@ SYSTEM_TEST(a_write_after_an_mtime_was_set_moves_it)
 	pwrite_all(f, "abc", 3, 0);
 	a_while();
 	set_mtime(path, 1000000);
-	tick();
+	file_clock_tick();
 	pwrite_all(f, "xyz", 3, 0);
 	written = shown(f);
 	CHECK(written.st_mtim.tv_sec > 1000000);
@@ -324,7 +311,7 @@ SYSTEM_TEST(a_mode_set_past_the_cache_moves_the_ctime_only)
 	pwrite_all(f, "abc", 3, 0);
 	CHECK_EQ(pgc_fsync(f), 0);
 	written = shown(f);
-	tick();
+	file_clock_tick();
 	CHECK_EQ(chmod(path, 0640), 0);
 	is = shown(f);
 	CHECK_EQ(is.st_mode & 07777, 0640);
@@ -341,7 +328,7 @@ SYSTEM_TEST(the_daemon_knows_of_an_append_that_is_not_written)
 	struct pgc_stat_reply r;
 	struct stat st;
 
-	tick();
+	file_clock_tick();
 	CHECK_EQ(pgc_append(f, buf, sizeof(buf), NULL), sizeof(buf));
 	CHECK_EQ(store_size(path), 10);
 	CHECK_EQ(ctl_stat(path, &r), 0);
@@ -390,7 +377,7 @@ SYSTEM_TEST(of_an_idle_file_that_changed_in_its_store_the_kernel_has_the_truth)
 	WAIT_UNTIL(file_state("f").handles == 0);
 	CHECK_EQ(ctl_stat(path, &r), 0);
 	CHECK_EQ(r.size, PAGE);
-	tick();
+	file_clock_tick();
 	store_write(path, "more", 4, PAGE);
 	WAIT_UNTIL(ctl_stat(path, &r) == -ENOENT);
 }
