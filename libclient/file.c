@@ -299,6 +299,8 @@ static int file_shake(struct pgc_file *f)
 		m.open_reply.flags &= ~PGC_HANDLE_KERNEL_FAULTS;
 	__atomic_store_n(&f->handle_flags, m.open_reply.flags, __ATOMIC_RELAXED);
 	__atomic_store_n(&f->mapped, false, __ATOMIC_RELAXED);
+	f->given_up = f->ended = false; /* as its parent's was */
+	f->lost = 0;
 	f->conn.single = false;
 	__atomic_store_n(&f->stale, false, __ATOMIC_RELEASE);
 	return 0;
@@ -523,7 +525,7 @@ static bool memfd_is_mapped(const struct pgc_file *f)
 
 bool file_is_awaited(struct pgc_file *f)
 {
-	return !__atomic_load_n(&f->stale, __ATOMIC_RELAXED) && !f->given_up && !f->lost && conn_hung_up(&f->conn) && !conn_ended(&f->conn) &&
+	return !__atomic_load_n(&f->stale, __ATOMIC_RELAXED) && !f->given_up && !f->ended && !f->lost && conn_hung_up(&f->conn) && !conn_ended(&f->conn) &&
 	       !(f->control && __atomic_load_n(&f->control->stopped, __ATOMIC_ACQUIRE));
 }
 

@@ -180,7 +180,10 @@ static int remake(const struct mapping *m)
 	return r;
 }
 
-/* Closed handles have nothing mapped yet in the child, and would end if the daemon heard that they are closed. */
+/*
+ * Closed handles have nothing mapped yet in the child, and would end if the daemon heard that they are closed. Nor is there a watcher: it could change the table, and the
+ * stack of its thread could come to lie where a mapping has to be.
+ */
 static bool remaking;
 
 bool fork_is_remaking(void) { return __atomic_load_n(&remaking, __ATOMIC_RELAXED); }
@@ -242,14 +245,13 @@ static void child(void)
 	}
 	__atomic_store_n(&remaking, true, __ATOMIC_RELAXED);
 	restore_mappings();
+	__atomic_store_n(&remaking, false, __ATOMIC_RELAXED);
 	close_fd(&remade[0]);
 	close_fd(&remade[1]);
-	/* Not before: the stack of the thread could come to lie where a mapping has to be. */
 	for (f = lib.files; f && !mapped; f = f->next)
 		mapped = __atomic_load_n(&f->mapped, __ATOMIC_RELAXED);
 	if (mapped)
 		watch_changed();
-	__atomic_store_n(&remaking, false, __ATOMIC_RELAXED);
 	for (f = lib.files; f; f = f->next)
 		if (f->closed)
 			file_send_close(f);

@@ -273,6 +273,7 @@ struct pgc_file {
 	/* Under lib.lock, as are changes of memfd and its identity. */
 	struct pgc_file *next, **prev; /* lib.files */
 	bool opening;              /* not handed out yet */
+	bool ended;                /* it is closed, and has nothing mapped any more, as far as is known */
 	bool given_up;             /* no daemon came: who touches what is not mapped gets SIGBUS */
 	bool closed;               /* pgc_close() was called: lives on for its mappings */
 	unsigned watched;          /* the watcher looks at it: it is not freed */

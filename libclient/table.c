@@ -203,7 +203,7 @@ bool table_enlarge(uintptr_t *addr, uintptr_t *end)
 
 /*
  * A handle of that memfd, for a shared mapping one that can have made it; a closed one before others, so that it is
- * rather kept too long than freed too early.
+ * rather kept too long than freed too early, unless it has nothing mapped any more.
  */
 static struct pgc_file *file_of_memfd(dev_t dev, ino_t ino, bool shared)
 {
@@ -211,7 +211,7 @@ static struct pgc_file *file_of_memfd(dev_t dev, ino_t ino, bool shared)
 
 	for (struct pgc_file *f = lib.files; f; f = f->next)
 		if (f->memfd >= 0 && f->mem_ino == ino && f->mem_dev == dev && (!shared || f->accmode == O_RDWR) &&
-		    (!found || f->closed))
+		    (!found || found->ended || (f->closed && !f->ended)))
 			found = f;
 	return found;
 }

@@ -259,7 +259,7 @@ static struct watched *take_all(size_t *ret_n)
 
 	for (struct pgc_file *f = lib.files; f && w; f = f->next)
 		if (!f->opening && f->uffd >= 0 && !__atomic_load_n(&f->stale, __ATOMIC_RELAXED) &&
-		    !f->given_up) {
+		    !f->given_up && !f->ended) {
 			f->watched++;
 			w[n++].f = f;
 		}
@@ -294,7 +294,7 @@ static bool attach_all(struct watched *w, size_t n)
 		if (w[i].over || !conn_hung_up(&f->conn))
 			continue;
 		if (__atomic_load_n(&f->closed, __ATOMIC_RELAXED) && (conn_ended(&f->conn) || (!file_is_awaited(f) && !is_mapped(f)))) {
-			f->given_up = w[i].over = true; /* the daemon hangs up at the last unmap of a closed handle: file_reap() */
+			f->ended = w[i].over = true; /* the daemon hangs up at the last unmap of a closed handle: file_reap() */
 			continue;
 		}
 		if (w[i].since == 0)
@@ -334,7 +334,7 @@ static void wait_for_change(int own_bell)
 	uint64_t rung;
 
 	for (struct pgc_file *f = lib.files; f && p; f = f->next)
-		if (!f->opening && !f->given_up && f->conn.fd >= 0)
+		if (!f->opening && !f->given_up && !f->ended && f->conn.fd >= 0)
 			p[k++] = (struct pollfd){ .fd = f->conn.fd };
 	fork_unlock_lib(own);
 	if (!p) {
@@ -374,6 +374,8 @@ void watch_changed(void)
 	static const uint64_t one = 1;
 	sigset_t all, before;
 
+	if (fork_is_remaking())
+		return; /* it is made at the end of that */
 	pthread_mutex_lock(&lock);
 	if (running) {
 		(void)!write(bell, &one, sizeof(one));
