@@ -90,7 +90,7 @@ struct config {
 	struct config_amount memory_min;       /* of memory_max, default 10%: pressure takes no more than down to this */
 	bool     warm_start;       /* default yes */
 	enum retain retain;        /* default lru */
-	enum write_tracking write_tracking; /* default sync */
+	enum write_tracking write_tracking; /* default async */
 
 	/* Sections, in the order of the files. */
 	struct limit_rule *limits;

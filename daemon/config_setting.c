@@ -57,7 +57,7 @@ const struct setting config_settings[CONFIG_SETTINGS] = {
 	  "buffer for pages that are about to be dropped; 0: none" },
 	{ "retain", SETTING_WORD, S(retain), 0, 0, "lru", NULL, "lru|mapped",
 	  "after a file's last unmap keep its pages until memory is short (lru) or drop them (mapped)", .running = true, .words = config_retain_words },
-	{ "write_tracking", SETTING_WORD, S(write_tracking), 0, 0, "sync", NULL, "sync|async",
+	{ "write_tracking", SETTING_WORD, S(write_tracking), 0, 0, "async", NULL, "sync|async",
 	  "find out what is stored to mappings with faults, or (Linux 6.7) without", .words = config_tracking_words },
 	{ "warm_start", SETTING_BOOL, S(warm_start), 0, 1, "yes", NULL, "yes|no", "read in again what was in use when a file was last open",
 	  .running = true },

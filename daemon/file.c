@@ -389,7 +389,7 @@ int file_restore(struct file **ret, struct worker *w, uint32_t slot, int memfd, 
 		r = file_load(f);
 	if (r == 0 && (fstat(memfd, &st) < 0 || !is_recorded(&st, saved) || f->e->size > INT64_MAX))
 		r = -ESTALE;
-	f->exact = r == 0 && saved->filling == 0 && saved->op.kind == 0 && (uint64_t)st.st_size == file_memory_size(f, f->e->size) &&
+	f->exact = r == 0 && saved->filling == 0 && saved->drop_n == 0 && saved->op.kind == 0 && (uint64_t)st.st_size == file_memory_size(f, f->e->size) &&
 		   (uint64_t)st.st_blocks == f->e->resident * (PAGE_SIZE_ / 512);
 	if (r == 0 && (uint64_t)st.st_size != file_memory_size(f, f->e->size) && ftruncate(memfd, (off_t)file_memory_size(f, f->e->size)) < 0)
 		r = -errno;

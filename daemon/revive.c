@@ -155,21 +155,34 @@ static void take_block(struct file *f, uint32_t slot, uint64_t resident, uint64_
 		revive_die(f->e->name, "its pages cannot be taken over", r);
 }
 
+/* Pages that were being dropped, and whose bytes went with the pipe that they were in. They had been clean: the store has them, but for what was stored to in between. */
+static uint64_t dropped_pages(struct file *f, const struct pgc_block_entry *e, uint64_t present)
+{
+	uint64_t gone = track_was_dropping(f, e->index) & e->resident & ~present, lost = gone & (e->dirty | e->writeback);
+
+	if (lost) {
+		log_at(LOG_LEVEL_ERROR, f->e->name, 0, "%d pages were stored to while they were given up, and are lost", __builtin_popcountll(lost));
+		file_record_error(f, -EIO);
+	}
+	return gone;
+}
+
 void revive_block(struct worker *w, uint32_t slot, struct revive_run *run)
 {
 	struct pgc_block_entry *e = &w->state->blocks[slot];
 	struct file *f = w->file_of[e->file - w->file_slots.first];
-	uint64_t resident, dirty, present, left;
+	uint64_t resident, dirty, present, dropped, left;
 
 	if (e->index * PGC_BLOCK_PAGES >= file_pages(f) || block_tree_find(&f->blocks, e->index)) {
 		revive_forget_block(w, slot);
 		return;
 	}
-	resident = e->resident & bits_range(0, (unsigned)MIN(file_pages(f) - e->index * PGC_BLOCK_PAGES, PGC_BLOCK_PAGES));
+	present = f->exact || f->huge ? ~0ull : present_pages(run, f, e->index);
+	dropped = dropped_pages(f, e, present);
+	resident = e->resident & ~dropped & bits_range(0, (unsigned)MIN(file_pages(f) - e->index * PGC_BLOCK_PAGES, PGC_BLOCK_PAGES));
 	dirty = (e->dirty | e->writeback | ((being_written(f, e->index) | track_was_busy(f, e->index)) & e->resident)) & resident;
 	if (e->writeback)
 		file_hold_writes(f, true);
-	present = f->exact || f->huge ? ~0ull : present_pages(run, f, e->index);
 	if (f->distrusted && f->tracked.fd < 0)
 		resident = dirty;
 	else if (f->distrusted) /* what was stored to without a fault is not known yet, and would be lost with what is clean */

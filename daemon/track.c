@@ -514,8 +514,14 @@ uint64_t track_was_busy(const struct file *f, uint64_t index)
 {
 	const struct pgc_saved_file *s = f->saved;
 
-	return (s->scan_from < s->scan_to ? part(index, s->scan_from, s->scan_to) : 0) |
-	       part(index, s->drop_from, s->drop_from + MIN(s->drop_n, PGC_BLOCK_PAGES));
+	return (s->scan_from < s->scan_to ? part(index, s->scan_from, s->scan_to) : 0) | track_was_dropping(f, index);
+}
+
+uint64_t track_was_dropping(const struct file *f, uint64_t index)
+{
+	const struct pgc_saved_file *s = f->saved;
+
+	return part(index, s->drop_from, s->drop_from + MIN(s->drop_n, PGC_BLOCK_PAGES));
 }
 
 int track_may_clean(const struct file *f, uint64_t first, uint64_t n)

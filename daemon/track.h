@@ -105,3 +105,5 @@ void track_put_back(struct file *f);
 void track_lost(struct file *f);
 /* Pages of a block that it was looking at, or dropping: nobody knows whether those that are here were written. */
 uint64_t track_was_busy(const struct file *f, uint64_t index);
+/* Those that it was dropping. */
+uint64_t track_was_dropping(const struct file *f, uint64_t index);

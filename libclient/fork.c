@@ -5,8 +5,8 @@
  *
  * Mappings: where the daemon follows forks (PGC_HANDLE_FORK_EVENTS) it has the child's userfaultfd by the event, and
  * they are served as they are. Where it may not, or does not because stores are tracked without faults, the kernel takes the child's registration away, and holes would read
- * as zeros. There, shared mappings are kept from the child (MADV_DONTFORK) and made anew here at the same address, and
- * private ones are registered again here. What cannot be restored is left inaccessible: a signal is better than zeros.
+ * as zeros. There, mappings are kept from children (MADV_DONTFORK). Shared ones are made anew here at the same address; private ones, whose copies only the child's inheritance
+ * has, are let through for the fork and registered again here. What cannot be restored is left inaccessible: a signal is better than zeros.
  *
  * The parent waits for that: were it to exit first, as a program does that becomes a daemon, its handles would end, and
  * with the last one the file that the child is about to ask for.
@@ -122,6 +122,21 @@ static void lock_for_fork(void)
 	}
 }
 
+/* Private mappings. All of them, since of which handle one is may be a guess of the table. Under lib.lock. */
+static void let_through(void)
+{
+	for (size_t i = 0; i < lib.n_map; i++)
+		if (!lib.map[i].tracked && !lib.map[i].dontfork)
+			madvise((void *)lib.map[i].addr, lib.map[i].len, MADV_DOFORK);
+}
+
+static void keep_back(void)
+{
+	for (size_t i = 0; i < lib.n_map; i++)
+		if (!lib.map[i].tracked && !(file_flags(lib.map[i].f) & PGC_HANDLE_FORK_EVENTS))
+			madvise((void *)lib.map[i].addr, lib.map[i].len, MADV_DONTFORK);
+}
+
 static void prepare(void)
 {
 	bool remake = false;
@@ -132,6 +147,7 @@ static void prepare(void)
 	/* The child has to make what really is, not what the library remembers. */
 	if (remake) {
 		table_resync();
+		let_through();
 		if (pipe2(remade, O_CLOEXEC) < 0)
 			remade[0] = remade[1] = -1;
 	}
@@ -143,6 +159,7 @@ static void parent(void)
 	_cleanup_close_ int wait_for = take_fd(&remade[0]);
 	bool lent = take_back();
 
+	keep_back();
 	close_fd(&remade[1]); /* while no other thread can fork, so that only the child has it */
 	pthread_mutex_unlock(&lib.lock);
 	watch_fork(0);

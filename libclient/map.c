@@ -70,7 +70,7 @@ int map_attach(struct pgc_file *f, const struct mapping *m)
 		.flags = m->tracked ? PGC_MAP_SHARED : 0,
 		.prot = (uint32_t)m->prot & (PROT_READ | PROT_WRITE | PROT_EXEC),
 	};
-	if (m->tracked && !follows_forks(f) && madvise((void *)m->addr, m->len, MADV_DONTFORK) < 0)
+	if (!follows_forks(f) && madvise((void *)m->addr, m->len, MADV_DONTFORK) < 0)
 		return -errno;
 	if (ioctl(f->uffd, UFFDIO_REGISTER, &reg) < 0)
 		return -errno;
@@ -462,7 +462,7 @@ static int madvise_fork(uintptr_t start, uintptr_t end, int advice)
 		const struct mapping *m = &lib.map[i];
 		uintptr_t a = MAX(m->addr, start), e = MIN(m->addr + m->len, end);
 
-		if (a < e && m->tracked && !follows_forks(m->f))
+		if (a < e && !follows_forks(m->f))
 			madvise((void *)a, e - a, MADV_DONTFORK);
 	}
 	pthread_mutex_unlock(&lib.lock);

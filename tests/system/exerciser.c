@@ -2183,6 +2183,7 @@ static void keeper_run(const char *config, const char *state, const char *log)
 
 static void daemon_run(void)
 {
+	const char *tracking = getenv("PGC_TEST_TRACKING"); /* as in harness.h */
 	char config[300], log[300], state[300];
 	struct pgc_ctl_status_reply unused;
 	int status;
@@ -2198,8 +2199,8 @@ static void daemon_run(void)
 	}
 	f = fopen(config, "we");
 	/* Written out soon and all the time; several workers; no pins, as several of these may run at once. */
-	if (!f || mkdir(state, 0700) || fprintf(f, "[daemon]\ndirty_expire = 200ms\nworkers = 3\nmemory_max = %" PRIu64 "M\n",
-							  options.memory) < 0 || fclose(f)) {
+	if (!f || mkdir(state, 0700) || fprintf(f, "[daemon]\ndirty_expire = 200ms\nworkers = 3\nmemory_max = %" PRIu64 "M\n", options.memory) < 0 ||
+	    (tracking && fprintf(f, "write_tracking = %s\n", tracking) < 0) || fclose(f)) {
 		fprintf(stderr, "exerciser: %s: %s\n", config, strerror(errno));
 		exit(2);
 	}

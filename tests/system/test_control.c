@@ -163,7 +163,7 @@ static char *reload(const char *word)
 	return daemon_log();
 }
 
-SYSTEM_TEST(sighup_takes_settings_and_rules_over, .tracking = "sync")
+SYSTEM_TEST(sighup_takes_settings_and_rules_over, .tracking = "async")
 {
 	char *log;
 
@@ -182,7 +182,7 @@ SYSTEM_TEST(sighup_takes_back_what_was_set)
 	CHECK_EQ(status().memory_max, 1 << 30);
 }
 
-SYSTEM_TEST(sighup_names_what_needs_a_restart, .tracking = "sync")
+SYSTEM_TEST(sighup_names_what_needs_a_restart, .tracking = "async")
 {
 	write_config(env.config, "[daemon]\nmax_handles = 7\npolicy = fifo\n");
 	CHECK(strstr(reload("configuration read again"), "a restart is needed for: policy, max_handles, test_stores"));

@@ -358,6 +358,42 @@ SYSTEM_TEST(a_size_by_path_is_right_while_a_file_is_taken_over, .no_daemon = tru
 	inject_remove();
 }
 
+static void pages_out(struct peer *p, void *arg)
+{
+	struct pgc_file *f = open_file(file_path("f"), O_RDWR);
+	uint8_t buf[64 * PAGE], *m = map(f, sizeof(buf), PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+
+	for (unsigned k = 0; k < 64; k++)
+		CHECK_EQ(load(m + k * PAGE), pattern_byte(k * PAGE, 1));
+	CHECK_EQ(pgc_madvise(m, sizeof(buf), MADV_PAGEOUT), 0); /* in the end the next daemon does it */
+	CHECK_EQ(pgc_pread(f, buf, sizeof(buf), 0), sizeof(buf));
+	PATTERN_CHECK(buf, sizeof(buf), 0, 1);
+	CHECK_EQ(pgc_fsync(f), 0);
+	for (unsigned k = 0; k < 64; k++)
+		CHECK(store_has_byte(file_path("f"), k * PAGE, pattern_byte(k * PAGE, 1)));
+}
+
+/* Without a keeper the pipe that its bytes are in goes with the daemon; the store has them. */
+SYSTEM_TEST(a_page_that_a_daemon_dies_in_dropping_is_read_again, .no_daemon = true, .tracking = "async")
+{
+	static const char *const points[] = { "track.dropping", "track.punched" };
+
+	make_file("f", 64 * PAGE, 1);
+	for (size_t i = 0; i < sizeof(points) / sizeof(points[0]); i++) {
+		struct peer *p;
+
+		setenv("PGC_KILL_POINT", points[i], 1);
+		daemon_start();
+		unsetenv("PGC_KILL_POINT");
+		p = peer_start(pages_out, NULL);
+		CHECK(waitpid(env.daemon, NULL, 0) == env.daemon);
+		env.daemon = 0;
+		daemon_start();
+		peer_join(p);
+		daemon_stop();
+	}
+}
+
 SYSTEM_TEST(a_specification_that_is_wrong_is_refused, .no_daemon = true)
 {
 	static const char *const wrong[] = { "malloc", "malloc:", "malloc:0", "malloc:1.5", "malloc:-1", "malloc:x", "malloc:@0", "no:1", "malloc:1:5", "sq:0",
@@ -376,6 +412,7 @@ SYSTEM_TEST(a_specification_that_is_wrong_is_refused, .no_daemon = true)
 }
 
 SYSTEM_TESTS_MAIN("inject",
+	cmocka_unit_test(a_page_that_a_daemon_dies_in_dropping_is_read_again),
 	cmocka_unit_test(a_specification_that_is_wrong_is_refused),
 	cmocka_unit_test(out_of_memory), cmocka_unit_test(out_of_address_space), cmocka_unit_test(no_pages_for_memfds),
 	cmocka_unit_test(out_of_descriptors), cmocka_unit_test(sockets_that_take_nothing),

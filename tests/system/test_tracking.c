@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "raw.h"
@@ -253,6 +254,37 @@ SYSTEM_TEST(a_forked_childs_stores_are_found, ASYNC)
 	CHECK_EQ(pgc_fsync(f), 0);
 	for (unsigned i = 0; i < 3; i++)
 		CHECK(store_has_byte(path, i * PAGE + 9, (uint8_t)(i + 1)));
+}
+
+/* One whose library has seen no fork gets a signal, and no zeros: nobody serves it. */
+SYSTEM_TEST(a_child_of_a_bare_clone_sees_no_zeros, ASYNC)
+{
+	make_file("f", 40 * PAGE, 1);
+	struct pgc_file *f = open_file(file_path("f"), O_RDWR);
+	uint8_t *shared = map(f, 40 * PAGE, RW, MAP_SHARED, 0), *private = map(f, 40 * PAGE, RW, MAP_PRIVATE, 0), byte;
+	pid_t pid;
+
+	store(private + 9, 1);
+	for (int i = 0; i < 2; i++) { /* also after a fork that let the private mapping through */
+		pid = (pid_t)unseen_call(SYS_clone, SIGCHLD, NULL, 0);
+		CHECK(pid >= 0);
+		if (pid == 0) {
+			CHECK_EQ(load_signal(shared + 7 * PAGE, &byte), SIGSEGV);
+			CHECK_EQ(load_signal(private + 7 * PAGE, &byte), SIGSEGV);
+			_exit(0);
+		}
+		expect_exit_0(pid);
+		pid = fork();
+		CHECK(pid >= 0);
+		if (pid == 0) {
+			CHECK_EQ(load(private + 9), 1);
+			CHECK_EQ(load(private + (5 + i) * PAGE), pattern_byte((5 + i) * PAGE, 1));
+			store(private + 9, 2);
+			_exit(0);
+		}
+		expect_exit_0(pid);
+		CHECK_EQ(load(private + 9), 1);
+	}
 }
 
 /* --- reclaim --- */
@@ -546,6 +578,7 @@ SYSTEM_TESTS_MAIN("tracking",
 	cmocka_unit_test(a_killed_client_loses_nothing),
 	cmocka_unit_test(an_exit_writes_what_was_stored_and_no_more),
 	cmocka_unit_test(a_forked_childs_stores_are_found),
+	cmocka_unit_test(a_child_of_a_bare_clone_sees_no_zeros),
 	cmocka_unit_test(reclaim_loses_no_store),
 	cmocka_unit_test(who_has_too_much_dirty_loses_what_it_can_store_to_unseen),
 	cmocka_unit_test(a_full_stop_writes_all_stores),
