@@ -466,10 +466,10 @@ bool file_version_differs(const struct file *f, uint64_t size, struct timespec m
 	return f->version.valid && (size != f->version.size || !same_time(mtime, f->version.mtime) || !same_time(ctime, f->version.ctime));
 }
 
-int file_opened(struct file *f, const struct store_stat *st)
+int file_opened(struct file *f, const struct store_stat *st, uint64_t moves)
 {
 	bool first = f->state == FILE_OPENING && !f->version.valid && f->blocks.count == 0 && f->size == 0;
-	bool changed = file_version_differs(f, st->size, st->mtime, st->ctime);
+	bool old = moves != f->moves, changed = !old && file_version_differs(f, st->size, st->mtime, st->ctime);
 	int r = 0;
 
 	if (f->state == FILE_OPENING)
@@ -484,9 +484,9 @@ int file_opened(struct file *f, const struct store_stat *st)
 		file_drop_clean(f, 0, ~0ull, false);
 		f->store_size = st->size;
 		r = file_set_size(f, MAX(st->size, dirty_end(f)));
-	} else if (changed || !f->version.valid) {
+	} else if (old || changed || !f->version.valid) {
 		file_stat_show(f);
-		return 0; /* we are writing: what changed is our own doing, and is looked at when that is over */
+		return 0; /* we are writing, or have: what changed is our own doing, and is looked at when that is over */
 	}
 	if (r == 0) {
 		remember_version(f, st);
@@ -499,7 +499,7 @@ int file_opened(struct file *f, const struct store_stat *st)
 static void version_done(struct store_op *op, ssize_t result)
 {
 	struct file *f = container_of(op, struct file, version_op);
-	bool quiet = list_empty(&f->writes) && list_empty(&f->ops);
+	bool idle = list_empty(&f->writes) && list_empty(&f->ops), quiet = idle && f->moves == f->version_moves;
 	const struct store_stat *st = f->restoring ? &f->restore.after : &f->version_stat;
 	struct list waiting;
 	struct parked *p;
@@ -526,7 +526,7 @@ static void version_done(struct store_op *op, ssize_t result)
 		p->resume(p);
 	}
 	f->requests--;
-	if (!list_empty(&f->look_next))
+	if (!list_empty(&f->look_next) || (idle && !quiet)) /* what has ended meanwhile found us at it */
 		file_refresh_version(f);
 	file_maybe_idle(f);
 }
@@ -536,6 +536,7 @@ void file_refresh_version(struct file *f)
 	if (f->version_busy || !f->store)
 		return;
 	f->version_busy = true;
+	f->version_moves = f->moves;
 	list_splice(&f->looking, &f->look_next);
 	f->version_op.done = version_done;
 	f->restoring = f->times.moved && f->store->writable;
@@ -562,6 +563,7 @@ void file_changed(struct file *f)
 
 void file_moving(struct file *f)
 {
+	f->moves++;
 	f->version.valid = false;
 	file_save_version(f);
 	file_times_moving(&f->times, file_times_now());

@@ -85,6 +85,7 @@ struct file {
 	struct store_op version_op;
 	struct store_stat version_stat;
 	struct store_restore restore;
+	uint64_t moves, version_moves; /* begins and ends of operations of ours that move the store's times: now, and when the look began */
 	bool version_busy, restoring, stat_failed;
 	struct list looking, look_next; /* struct parked: wait for the look under way, and for one that has not begun */
 	struct pgc_times times;
@@ -196,9 +197,10 @@ void file_set_name(struct file *f, const char *name);
 
 /*
  * The store's stat is there. A new file takes its size; a known one is compared: changed from outside means that
- * the clean pages are dropped and the size is taken over. Returns 0 or a negative errno.
+ * the clean pages are dropped and the size is taken over; but what was asked for before an operation of ours, at another
+ * count of `moves`, tells nothing. Returns 0 or a negative errno.
  */
-int file_opened(struct file *f, const struct store_stat *st);
+int file_opened(struct file *f, const struct store_stat *st, uint64_t moves);
 /* The store was looked at, and that is not its version: we have written since, or may have. */
 void file_looked_at(struct file *f, const struct store_stat *st);
 /* No handle and nothing to do any more: closes the store, or frees the file when it may not stay. The file may be gone afterwards. */

@@ -423,7 +423,7 @@ static void opened(struct store_op *op, ssize_t result)
 		r = -ESHUTDOWN;
 	kill_point("open.stat_done");
 	if (r == 0)
-		r = file_opened(f, &job->stat);
+		r = file_opened(f, &job->stat, job->moves);
 	if (r == 0)
 		r = handle_make(job, &h);
 	if (r < 0) {
@@ -684,5 +684,6 @@ void handle_open_on(struct open_job *job, struct file *f, bool dead)
 	}
 	kill_point("open.uffd_accepted");
 	job->stat_op.done = opened;
+	job->moves = f->moves;
 	f->store->ops->stat(f->store, &job->stat_op, &job->stat);
 }

@@ -50,6 +50,7 @@ struct open_job {
 	struct file *file;
 	struct store_op stat_op;
 	struct store_stat stat;
+	uint64_t moves;            /* file.h: when that was asked for */
 	struct handle *handle;     /* made, and being kept for the next daemon */
 	struct task task;
 };

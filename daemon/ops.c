@@ -585,6 +585,7 @@ static void finish_op(struct file *f, struct file_op *op, int error)
 	struct file_op *next;
 
 	list_remove(&op->link);
+	f->moves += op->kind > FILE_OP_WRITE; /* each of the others may have asked something of the store */
 	f->requests++; /* whoever is told may be the last to use the file */
 	kill_point("operation.done");
 	op->done(op, error);

@@ -467,7 +467,7 @@ void revive_ask(struct space *s)
 	space_pin(s);
 }
 
-struct restoring { struct store_op op; struct store_stat stat; struct file *file; };
+struct restoring { struct store_op op; struct store_stat stat; struct file *file; uint64_t moves; };
 
 static void store_known(struct store_op *op, ssize_t result)
 {
@@ -481,7 +481,7 @@ static void store_known(struct store_op *op, ssize_t result)
 	f->store_size = result < 0 ? f->size : r->stat.size;
 	revive_hold(f);
 	if (result == 0 && f->version.valid)
-		result = file_opened(f, &r->stat);
+		result = file_opened(f, &r->stat, r->moves);
 	else if (result == 0)
 		file_looked_at(f, &r->stat);
 	f->state = FILE_READY;
@@ -524,6 +524,7 @@ void revive_file(struct file *f)
 	}
 	r = revive_alloc(sizeof(*r));
 	r->file = f;
+	r->moves = f->moves;
 	r->op.done = store_known;
 	f->requests++;
 	f->store->ops->stat(f->store, &r->op, &r->stat);

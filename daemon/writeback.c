@@ -131,6 +131,7 @@ static void wb_done(struct store_op *op, ssize_t result)
 		f->e->flags &= ~PGC_FILE_ERROR;
 	}
 	f->writes_done++;
+	f->moves++;
 	wb->sync->in_flight--;
 	wb->sync->pages += clean_to - wb->first;
 	list_remove(&wb->link);

@@ -447,6 +447,15 @@ static void random_change(struct pgc_file *f, uint8_t *m, unsigned *seed)
 	}
 }
 
+static void must_not_go_back(const struct stat *was, const struct stat *is)
+{
+	if (!before(is->st_mtim, was->st_mtim) && !before(is->st_ctim, was->st_ctim))
+		return;
+	say("was", was);
+	say("is", is);
+	FAIL("a time went back");
+}
+
 /* One client at a time changes something, and all compare. Besides, who looks without a turn never sees time go back. */
 static void one_of_many(struct peer *p, void *arg)
 {
@@ -463,7 +472,7 @@ static void one_of_many(struct peer *p, void *arg)
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		was = is;
 		CHECK_EQ(pgc_fstat(f, &is), 0);
-		CHECK(!before(is.st_mtim, was.st_mtim) && !before(is.st_ctim, was.st_ctim));
+		must_not_go_back(&was, &is);
 		if (i % 4) {
 			clock_gettime(CLOCK_REALTIME_COARSE, &from);
 			CHECK_EQ(pgc_pwrite(f, buf, 50, (off_t)(i % 64 * PAGE)), 50);

@@ -268,7 +268,7 @@ static inline struct rig *rig_new_second(uint64_t size, uint64_t memory, unsigne
 	assert_int_equal(file_new(&rig->f, &rig->w, 1, 1, 0, "rig", false), 0);
 	ops_file_init(rig->f);
 	rig->f->store = &rig->store.s;
-	assert_int_equal(file_opened(rig->f, &st), 0);
+	assert_int_equal(file_opened(rig->f, &st, rig->f->moves), 0);
 	rig->f->requests = 1; /* the test's own: it stays */
 	return rig;
 }
