@@ -13,7 +13,7 @@ struct check_map {
 	int pid;
 	bool tracked;              /* the daemon's: stores are seen. The kernel's: it is shared, so they must be */
 	uint64_t start, end, off;
-	bool window;               /* the daemon's: no reference (window.h) */
+	bool window;               /* the daemon's: no reference (window.h, written.h) */
 };
 
 /* By pid, then by address. */

@@ -170,7 +170,7 @@ static int copy(struct file_step *s)
 	struct space *space;
 	size_t n = 0;
 
-	m->known = calloc(MAX(f->n_mappings + f->n_handles, 1u), sizeof(*m->known));
+	m->known = calloc(MAX(f->n_mappings + 2 * f->n_handles, 1u), sizeof(*m->known));
 	m->refs = calloc(MAX(f->refs.map.n, (size_t)1), sizeof(*m->refs));
 	m->pids = calloc(MAX(f->n_handles, 1u), sizeof(*m->pids));
 	if (!m->known || !m->refs || !m->pids)
@@ -183,6 +183,8 @@ static int copy(struct file_step *s)
 		(void)file_range_set_walk(&space->maps, (struct range){ 0, ~0ull }, copy_segment, &(struct copying){ m, space });
 		if (space->window_end > space->window_start)
 			m->known[m->n_known++] = (struct check_map){ space->pid, false, space->window_start, space->window_end, 0, true };
+		if (space_window_whole(space) > space->window_end - space->window_start)
+			m->known[m->n_known++] = (struct check_map){ space->pid, false, space->window_end, space->window_start + space_window_whole(space), 0, true };
 		if (may_ask(f, space->pid))
 			m->pids[m->n_pids++] = space->pid;
 		else

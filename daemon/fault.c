@@ -395,7 +395,7 @@ static uint64_t known_mapped(struct file *f, pid_t pid)
 	list_for_each(s, &f->spaces, by_file)
 		if (s->pid == pid) {
 			(void)file_range_set_walk(&s->maps, (struct range){ 0, ~0ull }, add_length, &total);
-			total += s->window_end - s->window_start;
+			total += space_window_whole(s);
 		}
 	return total;
 }

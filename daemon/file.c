@@ -32,6 +32,7 @@
 #include "daemon/saved.h"
 #include "daemon/track.h"
 #include "daemon/window.h"
+#include "daemon/written.h"
 #include "daemon/writeback.h"
 
 static const struct frame_refs_functions ref_functions;
@@ -129,7 +130,7 @@ static struct file *file_make(struct worker *w, uint32_t slot, uint64_t dev, uin
 	f->ino = ino;
 	f->slot = slot;
 	f->state = FILE_OPENING;
-	f->memfd = f->memfd_ro = f->control_fd = f->control_ro = f->shown.fd = f->tracked.fd = -1;
+	f->memfd = f->memfd_ro = f->control_fd = f->control_ro = f->shown.fd = f->tracked.fd = f->written.fd = -1;
 	list_init(&f->readers);
 	list_init(&f->trackers);
 	f->readahead_max = w->config->readahead_max;
@@ -323,6 +324,7 @@ static void let_go(struct file *f)
 		munmap(f->control, PAGE_SIZE_);
 	}
 	window_free(f);
+	written_free(f);
 	track_file_free(f);
 	for (size_t i = 0; i < ELEMENTSOF(fds); i++)
 		if (fds[i] >= 0)

@@ -58,6 +58,7 @@ struct file {
 	/* For reads that ask nobody: window.c. */
 	struct shown { int fd; uint64_t *word, blocks; } shown; /* a word of bits a block, for the first `blocks` of them; none: 0 */
 	struct list readers;       /* struct window_readers */
+	struct written { int fd; bool kept; uint64_t *word, blocks; } written; /* for writes that ask nobody: written.c */
 	/* For stores that no fault tells of: track.c. */
 	struct list trackers;      /* struct tracker */
 	struct tracked { int fd; bool kept; uint64_t *rows; uint32_t n_rows; } tracked; /* a row of bits each; those in use, 64 a word */

@@ -89,6 +89,12 @@ int file_keep(struct file *f)
 			return r;
 		f->tracked.kept = true;
 	}
+	if (f->written.fd >= 0 && !f->written.kept) {
+		r = kept_add(f->worker, fdstore_name(name, 'w', f->slot), (int[]){ f->written.fd }, 1);
+		if (r < 0)
+			return r;
+		f->written.kept = true;
+	}
 	kill_point("file.kept");
 	file_save(f);
 	return 0;

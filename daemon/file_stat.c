@@ -11,16 +11,17 @@
 
 #include "daemon/kill_point.h"
 #include "daemon/track.h"
+#include "daemon/written.h"
 
 /* Does the daemon know of all that clients do to the file when it is done, and of the store? Only then they need not ask. */
 static bool is_exact(const struct file *f)
 {
-	return f->state == FILE_READY && f->times.known && !f->taking_over && !track_needed(f);
+	return f->state == FILE_READY && f->times.known && !f->taking_over && !track_any_pages(f);
 }
 
 static struct pgc_shown shown_now(const struct file *f)
 {
-	return (struct pgc_shown){ .times = f->times, .size = f->size, .unwritten = f->e->dirty + f->e->writeback };
+	return (struct pgc_shown){ .times = f->times, .size = f->size, .unwritten = f->e->dirty + f->e->writeback, .bits = written_on(f) };
 }
 
 /* --- the control page --- */

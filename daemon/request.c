@@ -21,6 +21,7 @@
 #include "daemon/seek.h"
 #include "daemon/space_save.h"
 #include "daemon/writeback.h"
+#include "daemon/written.h"
 
 #define POPULATE_STEP   (512 * PAGE_SIZE_)
 #define WILLNEED_MAX    (32ull << 20)
@@ -830,6 +831,7 @@ static int begin(struct request *r, int fd)
 		if (!h->writable)
 			return -EBADF;
 		f->worker->stats->writes++;
+		written_take(f, 0, UINT64_MAX); /* it waits as for writes that nobody asked for */
 		e = begin_write(r, fd);
 		return e < 0 ? e : 1;
 	case PGC_MSG_SYNC:
@@ -915,7 +917,8 @@ static void open_window(struct handle *h, const struct pgc_msg *msg, const int *
 	const struct pgc_window *m = &msg->window;
 	struct space *s = h->space;
 	struct pgc_msg reply;
-	int fds[2] = { -1, -1 }, r;
+	int fds[3] = { -1, -1, -1 }, r;
+	bool writes = h->readable && h->writable;
 
 	conn_reply_init(&reply, msg, 0);
 	if (m->len == 0) {
@@ -925,14 +928,15 @@ static void open_window(struct handle *h, const struct pgc_msg *msg, const int *
 	}
 	r = h->readable ? 0 : -EBADF;
 	if (r == 0)
-		r = window_open(&s->readers, h->file, memfds, m->len, fds, &reply.window_reply.blocks);
+		r = window_open(&s->readers, h->file, writes, memfds, m->len, fds, &reply.window_reply.blocks);
 	if (r == 0) {
 		r = space_set_window(s, m->addr, m->len);
 		if (r < 0)
 			window_close(&s->readers);
 	}
 	reply.status = (uint32_t)-r;
-	handle_reply(h, &reply, fds, r == 0 ? 2 : 0);
+	fds[2] = h->file->written.fd;
+	handle_reply(h, &reply, fds, r < 0 ? 0 : writes ? 3 : 2);
 	cleanup_close(&fds[0]);
 }
 

@@ -40,6 +40,7 @@
 #include "daemon/track.h"
 #include "daemon/twin.h"
 #include "daemon/uffd.h"
+#include "daemon/written.h"
 
 #define UNKNOWN_IO_NS 2000000000ull  /* for a dead daemon's writes, where no lifeline tells when they are over */
 
@@ -97,6 +98,11 @@ static void take_tracked(struct file *f)
 	}
 	cleanup_close(&fd);
 	track_put_back(f);
+	at = 0;
+	fd = take_passed(fdstore_name(name, 'w', f->slot), &at);
+	if (fd >= 0 && fd_is(fd, "/memfd:pagecached-written"))
+		written_restore(f, take_fd(&fd));
+	cleanup_close(&fd);
 }
 
 /* Descriptors of the store; those without O_DIRECT first. How many. */

@@ -31,6 +31,7 @@
 #include "daemon/track.h"
 #include "daemon/vma_query.h"
 #include "daemon/writeback.h"
+#include "daemon/written.h"
 
 #define ASK_TRIES 20u
 
@@ -180,7 +181,7 @@ void revive_block(struct worker *w, uint32_t slot, struct revive_run *run)
 	present = f->exact || f->huge ? ~0ull : present_pages(run, f, e->index);
 	dropped = dropped_pages(f, e, present);
 	resident = e->resident & ~dropped & bits_range(0, (unsigned)MIN(file_pages(f) - e->index * PGC_BLOCK_PAGES, PGC_BLOCK_PAGES));
-	dirty = (e->dirty | e->writeback | ((being_written(f, e->index) | track_was_busy(f, e->index)) & e->resident)) & resident;
+	dirty = (e->dirty | e->writeback | ((being_written(f, e->index) | track_was_busy(f, e->index) | written_bits(f, e->index)) & e->resident)) & resident;
 	if (e->writeback)
 		file_hold_writes(f, true);
 	if (f->distrusted && f->tracked.fd < 0)
@@ -511,6 +512,7 @@ void revive_file(struct file *f)
 	struct restoring *r;
 
 	punch_the_rest(f);
+	written_free(f); /* its blocks have it */
 	if (!f->store) {
 		f->state = FILE_IDLE;
 		f->taking_over = false;

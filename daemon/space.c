@@ -87,7 +87,7 @@ int space_new(struct space **ret, struct file *f, int uffd)
 	list_init(&s->poisoned);
 	file_range_set_init(&s->maps);
 	readahead_set_init(&s->readahead);
-	window_readers_init(&s->readers, &s->noreuse);
+	window_readers_init(&s->readers, &s->noreuse, &s->toucher);
 	tracker_init(&s->tracker);
 	list_append(&f->spaces, &s->by_file);
 	list_append(&f->worker->spaces, &s->by_worker);

@@ -153,6 +153,8 @@ uint64_t space_save_address(struct space *s);
 /* A window instead of the one it had; 0, 0: none. -EINVAL. */
 int space_set_window(struct space *s, uint64_t addr, uint64_t len);
 void space_end_window(struct space *s);
+/* Bytes, with what is mapped behind it for writes (written.h): who may store has as much once more. */
+static inline uint64_t space_window_whole(const struct space *s) { return (s->window_end - s->window_start) * (s->writable ? 2 : 1); }
 static inline bool space_in_window(const struct space *s, uint64_t addr) { return addr >= s->window_start && addr < s->window_end; }
 /* What is mapped at `addr`, the window too: 0, or -ENOENT: nothing that we were told of. An mremap that makes a mapping longer is told by no event. */
 int space_find(struct space *s, uint64_t addr, struct range *ret_seg, uint64_t *ret_off, bool *ret_shared);

@@ -16,6 +16,7 @@
 #include "daemon/saved.h"
 #include "daemon/uffd.h"
 #include "daemon/window.h"
+#include "daemon/written.h"
 
 #define WORDS_A_PAGE (PAGE_SIZE_ / sizeof(uint64_t))
 #define ROW_SHIFT    34              /* bytes of the memfd for one tracker: 512 TiB of file */
@@ -192,7 +193,7 @@ void track_punched(struct file *f, uint64_t first, uint64_t n)
 			clear(t, first, MIN(n, t->words * PGC_BLOCK_PAGES - MIN(first, t->words * PGC_BLOCK_PAGES)));
 }
 
-bool track_needed(const struct file *f)
+bool track_any_pages(const struct file *f)
 {
 	struct tracker *t;
 
@@ -201,6 +202,8 @@ bool track_needed(const struct file *f)
 			return true;
 	return false;
 }
+
+bool track_needed(const struct file *f) { return track_any_pages(f) || written_on(f); }
 
 /* --- trackers --- */
 
@@ -484,6 +487,7 @@ uint64_t track_scan(struct file *f, uint64_t from, uint64_t to)
 	uint64_t begun = now_ns();
 	struct tracker *t;
 
+	written_take(f, from, to);
 	while (from < to) {
 		uint64_t next = UINT64_MAX, end;
 
@@ -673,7 +677,7 @@ static uint64_t look_at_all(struct file *f, uint64_t first, unsigned n, uint64_t
 	uint64_t all = 0, mapped, unclean;
 	struct tracker *t;
 
-	*ret_unclean = 0;
+	*ret_unclean = written_among(f, first, n);
 	list_for_each(t, &f->trackers, by_file) {
 		if (t->pages == 0)
 			continue;
@@ -835,7 +839,7 @@ bool track_is_over_limit(const struct file *f)
 	list_for_each(t, &f->trackers, by_file)
 		if (t->pages > 0 && (file_is_stuck(f) || !budget_may_dirty(g, t->toucher->client, t->toucher->user)))
 			return true;
-	return false;
+	return written_on(f) && f->control->must_ask;
 }
 
 bool track_may_map(struct tracker *t)

@@ -71,6 +71,8 @@ void track_punched(struct file *f, uint64_t first, uint64_t n);
 
 /* Is there anything to look at? */
 bool track_needed(const struct file *f);
+/* Has any tracker a page? */
+bool track_any_pages(const struct file *f);
 /* Looks at pages [from, to): what was written is dirty then. A bounded part of it; returns where it came to. */
 uint64_t track_scan(struct file *f, uint64_t from, uint64_t to);
 /* Somebody's mappings are being found out: nothing can be looked at yet. */

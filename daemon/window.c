@@ -10,6 +10,7 @@
 #include "daemon/kill_point.h"
 #include "daemon/log.h"
 #include "daemon/proc_fd.h"
+#include "daemon/written.h"
 
 #define BITS_SHARE   64u               /* of the budget: what the bits of one file may take */
 #define BITS_ALL     16u               /* those of all files */
@@ -80,14 +81,14 @@ static int make_bits(struct file *f)
 	return 0;
 }
 
-static void charge_bits(struct file *f, int64_t pages)
+void window_charge(struct file *f, int64_t pages)
 {
 	atomic_fetch_add_explicit(&f->worker->budget->shown, (uint64_t)pages, memory_order_relaxed);
 	budget_charge_tables(f->worker, pages);
 }
 
 /* Is there so much of the budget left for them? Several workers may ask at once: each file's part is small. */
-static bool may_charge_bits(const struct file *f, uint64_t pages)
+bool window_may_charge(const struct file *f, uint64_t pages)
 {
 	const struct budget *b = f->worker->budget;
 
@@ -103,7 +104,7 @@ static int grow_bits(struct file *f, uint64_t blocks)
 	int r;
 
 	bytes = bytes_of(MIN(blocks, max));
-	if (bytes <= had || !may_charge_bits(f, (bytes - had) / PAGE_SIZE_))
+	if (bytes <= had || !window_may_charge(f, (bytes - had) / PAGE_SIZE_))
 		return f->shown.blocks > 0 ? 0 : -ENOSPC;
 	r = f->shown.blocks == 0 ? make_bits(f) : 0;
 	if (r < 0)
@@ -119,7 +120,7 @@ static int grow_bits(struct file *f, uint64_t blocks)
 		munmap(f->shown.word, had);
 	f->shown.word = p;
 	f->shown.blocks = bytes / sizeof(uint64_t);
-	charge_bits(f, (int64_t)((bytes - had) / PAGE_SIZE_));
+	window_charge(f, (int64_t)((bytes - had) / PAGE_SIZE_));
 	for (struct block *b = block_tree_next(&f->blocks, from, false); b && b->e->index < f->shown.blocks;
 	     b = block_tree_next(&f->blocks, b->e->index + 1, false))
 		window_show(b);
@@ -132,7 +133,7 @@ void window_free(struct file *f)
 		/* One whose connection was ended may still look. */
 		(void)fallocate(f->shown.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)bytes_of(f->shown.blocks));
 		munmap(f->shown.word, bytes_of(f->shown.blocks));
-		charge_bits(f, -(int64_t)(bytes_of(f->shown.blocks) / PAGE_SIZE_));
+		window_charge(f, -(int64_t)(bytes_of(f->shown.blocks) / PAGE_SIZE_));
 	}
 	if (f->shown.fd >= 0)
 		close(f->shown.fd);
@@ -154,9 +155,9 @@ void window_hide(struct file *f, uint64_t first, uint64_t n)
 
 /* --- readers --- */
 
-void window_readers_init(struct window_readers *r, const bool *noreuse)
+void window_readers_init(struct window_readers *r, const bool *noreuse, const struct toucher *toucher)
 {
-	*r = (struct window_readers){ .noreuse = noreuse };
+	*r = (struct window_readers){ .noreuse = noreuse, .toucher = toucher };
 	list_init(&r->by_file);
 	list_init(&r->by_worker);
 }
@@ -176,8 +177,10 @@ static void *map_fixed_size(int fd, uint64_t size, int prot)
 
 static void free_unread(struct file *f)
 {
-	if (list_empty(&f->readers))
-		window_free(f);
+	if (!list_empty(&f->readers))
+		return;
+	written_end(f);
+	window_free(f);
 }
 
 static void end(struct window_readers *r)
@@ -187,14 +190,16 @@ static void end(struct window_readers *r)
 	if (r->slot) {
 		uint64_t len = r->blocks * PGC_BLOCK_SIZE;
 
+		if (r->writes)
+			written_left(r->file, r->slot);
 		__atomic_store_n(&r->touched[PGC_TOUCHED_END(len)], 1, __ATOMIC_RELEASE);
 		munmap(r->touched, PGC_TOUCHED_SIZE(len));
 		munmap((void *)r->slot, PAGE_SIZE_);
 	}
-	window_readers_init(r, r->noreuse);
+	window_readers_init(r, r->noreuse, r->toucher);
 }
 
-int window_open(struct window_readers *r, struct file *f, const int fds[2], uint64_t len, int ret_fds[2], uint64_t *ret_blocks)
+int window_open(struct window_readers *r, struct file *f, bool writes, const int fds[2], uint64_t len, int ret_fds[2], uint64_t *ret_blocks)
 {
 	const struct pgc_reader_slot *slot;
 	uint64_t *touched;
@@ -207,6 +212,10 @@ int window_open(struct window_readers *r, struct file *f, const int fds[2], uint
 	slot = map_fixed_size(fds[0], PAGE_SIZE_, PROT_READ);
 	touched = slot ? map_fixed_size(fds[1], PGC_TOUCHED_SIZE(len), PROT_READ | PROT_WRITE) : NULL;
 	e = touched ? grow_bits(f, len / PGC_BLOCK_SIZE) : -EINVAL;
+	if (e == 0 && writes)
+		e = written_reach(f, f->shown.blocks);
+	if (e == 0 && writes)
+		e = file_keep(f);
 	ret_fds[0] = e == 0 ? proc_fd_reopen(f->shown.fd, O_RDONLY) : -1; /* nobody opens it for more */
 	if (e == 0 && ret_fds[0] < 0)
 		e = ret_fds[0];
@@ -224,11 +233,14 @@ int window_open(struct window_readers *r, struct file *f, const int fds[2], uint
 	r->slot = slot;
 	r->touched = touched;
 	r->blocks = len / PGC_BLOCK_SIZE;
+	r->writes = writes;
 	list_append(&f->readers, &r->by_file);
 	list_append(&f->worker->readers, &r->by_worker);
 	kill_point("window.opened");
 	ret_fds[1] = life_fd;
 	*ret_blocks = f->shown.blocks;
+	written_limit(f);
+	file_stat_hide(f); /* what is written so shows when somebody asks */
 	return 0;
 }
 
@@ -248,7 +260,7 @@ bool window_is_read(struct file *f, uint64_t page)
 	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* a reader takes its slot and then looks at size and bits, we the other way round */
 	list_for_each(r, &f->readers, by_file)
 		for (unsigned i = 0; i < PGC_READER_SLOTS; i++)
-			if (__atomic_load_n(&r->slot[i].end, __ATOMIC_ACQUIRE) > page)
+			if ((__atomic_load_n(&r->slot[i].end, __ATOMIC_ACQUIRE) & ~PGC_SLOT_WRITES) > page)
 				return true;
 	return false;
 }

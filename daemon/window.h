@@ -23,6 +23,8 @@ struct window_readers {
 	uint64_t blocks;
 	uint64_t next;             /* of these bits' words: looked at next */
 	const bool *noreuse;       /* what it reads proves nothing */
+	const struct toucher *toucher;
+	bool writes;               /* it may write so, too: written.h */
 };
 
 /* At the start, on the thread that lives as long as the daemon: the page that tells of its end. Without it nobody gets a window. */
@@ -30,14 +32,17 @@ int window_global_init(void);
 /* A descriptor of that page for clients; -1: there is none. */
 int window_life(void);
 
-void window_readers_init(struct window_readers *r, const bool *noreuse);
+void window_readers_init(struct window_readers *r, const bool *noreuse, const struct toucher *toucher);
 /*
  * A handle of the file has a window of `len` bytes, with slots and touched pages in `fds`; what it had before goes. -EINVAL: not such memfds, or such a length; -EOPNOTSUPP; -ENOSPC: the bits would
  * take too much of the budget; -ENOMEM. Descriptors for the client: ret_fds, the first of which is the caller's.
  */
-int window_open(struct window_readers *r, struct file *f, const int fds[2], uint64_t len, int ret_fds[2], uint64_t *ret_blocks);
+int window_open(struct window_readers *r, struct file *f, bool writes, const int fds[2], uint64_t len, int ret_fds[2], uint64_t *ret_blocks);
 void window_close(struct window_readers *r);
 void window_free(struct file *f);
+/* Bits are charged to the budget, which leaves so much to them; in pages. */
+bool window_may_charge(const struct file *f, uint64_t pages);
+void window_charge(struct file *f, int64_t pages);
 
 /* The block's bits are as they should be. */
 static inline void window_show(const struct block *b)

@@ -28,6 +28,7 @@
 #include "daemon/trap.h"
 #include "daemon/warm.h"
 #include "daemon/writeback.h"
+#include "daemon/written.h"
 
 #define RING_ENTRIES   1024
 #define RING_MAX       256           /* completions a round */
@@ -177,9 +178,11 @@ static void drain_pass_done(struct drain *d)
 	struct file *f;
 
 	/* From here on stores are faults, and wait: what was stored to until now shows, and is written in another pass. */
-	list_for_each(f, &w->all_files, by_worker)
+	list_for_each(f, &w->all_files, by_worker) {
 		for (uint64_t cursor = 0; f->store && track_revoke(f, true, &cursor);)
 			continue;
+		written_take(f, 0, UINT64_MAX);
+	}
 	if (anything_dirty(w) && ++d->tries < DRAIN_TRIES) {
 		ring_timer_arm(&w->ring, &d->pause, DRAIN_PAUSE_NS);
 		return;
@@ -297,7 +300,11 @@ static void drain_begin(struct ring_op *op, int res, uint32_t cflags)
 {
 	struct drain *d = container_of(op, struct drain, op);
 
+	struct file *f;
+
 	d->worker->draining = true;
+	list_for_each(f, &d->worker->all_files, by_worker)
+		written_limit(f);
 	kill_point("drain.begun");
 	d->left = UINT64_MAX;
 	look_at_drain(&d->look);

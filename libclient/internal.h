@@ -268,7 +268,8 @@ struct pgc_file {
 	int slots_fd;
 	uintptr_t window_addr;     /* of it, for ATTACH */
 	uint64_t window_len;
-	int reads_asked;           /* since it was looked at last whether a window is worth it */
+	int reads_asked;           /* or writes, since it was looked at last whether a window is worth it */
+	uint32_t writes_unasked;   /* atomic: pages that were not written before, since a write asked */
 
 	/* Under lib.lock, as are changes of memfd and its identity. */
 	struct pgc_file *next, **prev; /* lib.files */
@@ -341,6 +342,9 @@ int file_write_out(struct pgc_file *f, uint64_t off, uint64_t len, bool wait);
  * window.c. Reads from the handle's window at once, without a system call: -EAGAIN: it has none, or what is wanted is not there: the daemon must be asked. Less than
  * `n`: the file ends, or the rest must be asked for. The buffer is no mapping of ours: what is past a file's end is EFAULT, and no signal. Takes no lock.
  */
+/* No write that asked nobody is still to be looked at. */
+bool window_has_no_writes(struct pgc_file *f);
+ssize_t window_write(struct pgc_file *f, const char *buf, uint64_t n, uint64_t off);
 ssize_t window_read(struct pgc_file *f, char *buf, uint64_t n, uint64_t off);
 /* The daemon was asked and the bytes were there: who does so often gets a window. No lock is held. */
 void window_asked(struct pgc_file *f);
@@ -355,7 +359,7 @@ bool window_is_at(uintptr_t addr);
  */
 struct stat_look { uint64_t seq; struct pgc_shown shown; };
 bool stat_look(const struct pgc_file *f, struct stat_look *ret);
-bool stat_shown(const struct pgc_file *f, const struct stat_look *look, struct stat *st);
+bool stat_shown(struct pgc_file *f, const struct stat_look *look, struct stat *st);
 /* io.c */
 /* A memfd of `size` bytes that can neither shrink nor grow, or a negative errno. */
 int sealed_memfd(const char *name, uint64_t size);

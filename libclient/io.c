@@ -2,7 +2,7 @@
 /*
  * pgc_pread, pgc_pwrite and their kin.
  *
- * A read is made from the handle's window, if that has what it wants (window.c). Else it asks the daemon to make a range resident and then takes the bytes from the memfd with pread(2); a counter in
+ * A read is made from the handle's window, and a write into it, if that has what it wants (window.c). Else it asks the daemon to make a range resident and then takes the bytes from the memfd with pread(2); a counter in
  * the control page proves afterwards that no page was dropped in between. A write puts the bytes into one of four
  * slots of a transfer area with pwrite(2) and asks the daemon to copy them. So but for reads from the window it is the kernel that touches
  * the caller's buffer, and a bad address is EFAULT and no signal.
@@ -295,6 +295,17 @@ static ssize_t sync_written(struct pgc_file *f, ssize_t n)
 	return r < 0 ? r : n;
 }
 
+/* A piece into the handle's window. -EAGAIN: the daemon has to be asked. */
+static ssize_t write_unasked(struct pgc_file *f, const struct cursor *c, size_t n, off_t off)
+{
+	const char *from = (char *)c->iov->iov_base + c->skip;
+	size_t piece = MIN(n, c->iov->iov_len - c->skip);
+
+	if (piece == 0 || table_covers((uintptr_t)from, (uintptr_t)from + piece))
+		return -EAGAIN;
+	return window_write(f, from, piece, (uint64_t)off);
+}
+
 static ssize_t write_all(struct pgc_file *f, struct cursor c, size_t n, off_t off)
 {
 	size_t done = 0;
@@ -304,7 +315,14 @@ static ssize_t write_all(struct pgc_file *f, struct cursor c, size_t n, off_t of
 	if (k < 0)
 		return k;
 	while (done < n) {
-		k = write_step(f, &c, MIN(n - done, PGC_WRITE_MAX), off + (off_t)done, 0, &at);
+		k = write_unasked(f, &c, n - done, off + (off_t)done);
+		if (k == -EAGAIN) {
+			k = write_step(f, &c, MIN(n - done, PGC_WRITE_MAX), off + (off_t)done, 0, &at);
+			if (k > 0) {
+				__atomic_store_n(&f->writes_unasked, 0, __ATOMIC_RELAXED);
+				window_asked(f);
+			}
+		}
 		if (k <= 0)
 			break;
 		done += (size_t)k;

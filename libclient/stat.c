@@ -41,11 +41,11 @@ bool stat_look(const struct pgc_file *f, struct stat_look *ret)
 	return !(ret->seq & 1);
 }
 
-bool stat_shown(const struct pgc_file *f, const struct stat_look *look, struct stat *st)
+bool stat_shown(struct pgc_file *f, const struct stat_look *look, struct stat *st)
 {
 	struct timespec now = { 0 };
 
-	if (!S_ISREG(st->st_mode))
+	if (!S_ISREG(st->st_mode) || (look->shown.bits && !window_has_no_writes(f)))
 		return false;
 	if (look->shown.times.moved)
 		clock_gettime(CLOCK_REALTIME, &now);

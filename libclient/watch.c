@@ -145,6 +145,15 @@ static bool is_anothers(const struct pgc_file *f, const struct vma *v)
 	return ioctl(f->uffd, UFFDIO_REGISTER, &reg) < 0 && errno == EBUSY;
 }
 
+/* The window's second half, which nobody touches any more, and which is registered for nothing. */
+static bool is_for_writes(const struct pgc_file *f, const struct vma *v)
+{
+	uintptr_t data = __atomic_load_n(&f->window_addr, __ATOMIC_RELAXED);
+	uint64_t len = __atomic_load_n(&f->window_len, __ATOMIC_RELAXED);
+
+	return v->shared && v->start - data >= len && v->start - data < 2 * len;
+}
+
 bool watch_has_replaced(dev_t dev, ino_t ino)
 {
 	ino_t mine = __atomic_load_n(&empty_ino, __ATOMIC_ACQUIRE);
@@ -201,7 +210,7 @@ static void give_up(struct pgc_file *f)
 	while (vma_next(&it, &v) > 0) {
 		struct uffdio_range range = { .start = v.start, .len = v.end - v.start };
 
-		if (v.ino != f->mem_ino || v.dev != f->mem_dev || is_anothers(f, &v))
+		if (v.ino != f->mem_ino || v.dev != f->mem_dev || is_for_writes(f, &v) || is_anothers(f, &v))
 			continue;
 		/* Elsewhere what is mapped can be read on. */
 		if (!v.shared || !(v.prot & PROT_WRITE)) {

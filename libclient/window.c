@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reads that ask nobody. A handle that reads often gets a window: the file mapped from its beginning on, and from the daemon a bit for each page that says whether
+ * Reads and writes that ask nobody. A handle that reads or writes often gets a window: the file mapped from its beginning on, and from the daemon a bit for each page that says whether
  * it may be read there (wire.h: WINDOW). A read takes a slot, which keeps what it is about to read from being cut off; sees that the daemon lives, and that size
  * and bits allow it; copies; and looks at the file's seq and the daemon's life once more. If anything is different the bytes do not count, and the daemon is asked as
  * ever. A page that went meanwhile is missing in the mapping, which the handle's userfaultfd serves: the copy never ends in a signal.
+ *
+ * A handle that may store has the file mapped once more behind that, shared and registered for nothing. A write takes a slot, which keeps the page from being dropped, sees
+ * that it may be written without asking, copies, sets the page's bit for the daemon, whose next look finds it, and looks at the daemon's life once more. If that has ended, or asking
+ * is wanted now, the daemon is asked for the same write again.
  *
  * Bytes go through a buffer on the stack: the program's may lie where a store waits long, or for this file, and a slot is held for as short as can be.
  * A thread that leaves the copy by longjmp(3) out of a signal handler never gives its slot back. That costs the slot, and no more.
@@ -22,12 +26,13 @@
 
 #include "libclient/internal.h"
 
-#define READS_FIRST   16             /* reads that ask, before a handle gets a window */
+#define READS_FIRST   16             /* reads and writes that ask, before a handle gets a window */
 #define READS_AGAIN   1024           /* until it is tried again, when it could not be had */
 #define LEN_MIN       (16ull << 20)
 #define LEN_ROUND     ((uint64_t)PGC_BLOCK_SIZE * (PGC_PAGE_SIZE / sizeof(uint64_t))) /* bits of whole pages */
 #define COPY          4096u          /* bytes at a time */
 #define UNUSED_TRIES  1000u
+#define ASK_PAGES     1024           /* that were not written before, until a write asks: the daemon has it wait where there is too much dirty */
 
 struct window {
 	const struct pgc_control_page *control;
@@ -37,6 +42,8 @@ struct window {
 	uint64_t blocks;           /* words of both */
 	const char *data;
 	uint64_t len;              /* of data, bytes */
+	char *to;                  /* right behind data, as long; NULL: it writes nothing so */
+	uint64_t *written;         /* a page of bits, then a word a block */
 	bool keeps_data;           /* the next one has it */
 	struct window *older;      /* could not be freed yet: somebody may be in it */
 };
@@ -53,6 +60,9 @@ static void *map_shared(int fd, uint64_t len, int prot)
 }
 
 static uint64_t shown_len(uint64_t blocks) { return (blocks * sizeof(uint64_t) + PAGE_MASK_) & ~PAGE_MASK_; }
+
+static bool may_write(const struct pgc_file *f) { return f->accmode == O_RDWR; }
+static uint64_t whole_len(const struct pgc_file *f, uint64_t len) { return may_write(f) ? len * 2 : len; }
 
 /* Addresses of windows, which are no mappings of the program's. Under lib.lock. */
 static struct range { uintptr_t addr; uint64_t len; } *known;
@@ -77,18 +87,23 @@ static void forget_range(const char *data)
 }
 
 /* mmap(2), and nobody takes it for something else. */
-static char *map_known(int memfd, uint64_t len)
+static char *map_known(int memfd, uint64_t len, bool writes)
 {
+	uint64_t whole = writes ? len * 2 : len;
 	bool own = fork_lock_lib();
 	struct range *larger = realloc(known, (n_known + 1) * sizeof(*known));
 	char *p = MAP_FAILED;
 
 	if (larger) {
 		known = larger;
-		p = mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_NORESERVE, memfd, 0);
+		p = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_NORESERVE, memfd, 0);
+	}
+	if (p != MAP_FAILED && writes && mmap(p + len, len, PROT_NONE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, memfd, 0) == MAP_FAILED) {
+		munmap(p, whole);
+		p = MAP_FAILED;
 	}
 	if (p != MAP_FAILED)
-		known[n_known++] = (struct range){ (uintptr_t)p, len };
+		known[n_known++] = (struct range){ (uintptr_t)p, whole };
 	fork_unlock_lib(own);
 	return p == MAP_FAILED ? NULL : p;
 }
@@ -99,7 +114,7 @@ static void unmap_data(struct pgc_file *f, const char *data, uint64_t len)
 	struct uffdio_range range = { .start = (uintptr_t)data, .len = len };
 
 	(void)mprotect((void *)data, len, PROT_NONE);
-	if (ioctl(f->uffd, UFFDIO_UNREGISTER, &range) == 0 && munmap((void *)data, len) == 0)
+	if (ioctl(f->uffd, UFFDIO_UNREGISTER, &range) == 0 && munmap((void *)data, whole_len(f, len)) == 0)
 		forget_range(data);
 }
 
@@ -111,6 +126,8 @@ static void window_free(struct pgc_file *f, struct window *w)
 		munmap((void *)w->shown, shown_len(w->blocks));
 	if (w->touched)
 		munmap(w->touched, PGC_TOUCHED_SIZE(w->len));
+	if (w->written)
+		munmap(w->written, PGC_WRITTEN_SIZE(w->blocks));
 	if (w->data && !w->keeps_data)
 		unmap_data(f, w->data, w->len);
 	free(w);
@@ -132,16 +149,17 @@ static bool are_unused(const struct pgc_file *f)
 static char *map_data(struct pgc_file *f, uint64_t len)
 {
 	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-	char *p = map_known(f->memfd, len);
+	uint64_t whole = whole_len(f, len);
+	char *p = map_known(f->memfd, len, may_write(f));
 
 	if (!p)
 		return NULL;
 	reg.range = (struct uffdio_range){ .start = (uintptr_t)p, .len = len };
-	if (munlock(p, len) == 0 && madvise(p, len, MADV_DONTFORK) == 0 && ioctl(f->uffd, UFFDIO_REGISTER, &reg) == 0) {
-		(void)madvise(p, len, MADV_DONTDUMP);
+	if (munlock(p, whole) == 0 && madvise(p, whole, MADV_DONTFORK) == 0 && ioctl(f->uffd, UFFDIO_REGISTER, &reg) == 0) {
+		(void)madvise(p, whole, MADV_DONTDUMP);
 		return p;
 	}
-	munmap(p, len);
+	munmap(p, whole);
 	forget_range(p);
 	return NULL;
 }
@@ -193,22 +211,25 @@ static int prepare(struct pgc_file *f, struct window *w, const struct window *ol
 static int announce(struct pgc_file *f, struct window *w, int touched)
 {
 	struct pgc_msg m = { .type = PGC_MSG_WINDOW };
-	_cleanup_close_ int shown = -1, life = -1;
+	_cleanup_close_ int shown = -1, life = -1, written = -1;
 	int fds[2] = { f->slots_fd, touched };
 	int got[PGC_FDS_MAX], r;
 
 	m.window = (struct pgc_window){ .addr = (uintptr_t)w->data, .len = w->len };
-	r = file_request_fds(f, &m, fds, 2, got, 2);
+	r = file_request_fds(f, &m, fds, 2, got, may_write(f) ? 3 : 2);
 	if (r < 0)
 		return r;
 	shown = got[0];
 	life = got[1];
+	written = may_write(f) ? got[2] : -1;
 	w->blocks = MIN(m.window_reply.blocks, w->len / PGC_BLOCK_SIZE);
 	if (w->blocks == 0)
 		return -EPROTO;
 	w->shown = map_shared(shown, shown_len(w->blocks), PROT_READ);
 	w->life = map_shared(life, PGC_PAGE_SIZE, PROT_READ);
-	return w->shown && w->life ? 0 : -ENOMEM;
+	if (written >= 0)
+		w->written = map_shared(written, PGC_WRITTEN_SIZE(w->blocks), PROT_READ | PROT_WRITE);
+	return w->shown && w->life && (w->written || written < 0) ? 0 : -ENOMEM;
 }
 
 /* With window_lock: what was replaced and is in no thread's hands any more. */
@@ -239,11 +260,14 @@ static int window_make(struct pgc_file *f)
 		r = announce(f, w, touched);
 	if (r == 0 && mprotect((void *)w->data, w->len, PROT_READ) < 0)
 		r = -errno;
+	if (r == 0 && w->written && mprotect((void *)(w->data + w->len), w->len, PROT_READ | PROT_WRITE) < 0)
+		r = -errno;
 	if (r < 0) {
 		w->keeps_data = old && w->data == old->data;
 		window_free(f, w);
 		return r;
 	}
+	w->to = w->written ? (char *)w->data + w->len : NULL;
 	w->older = old;
 	if (old)
 		old->keeps_data = w->data == old->data;
@@ -309,6 +333,7 @@ void window_forked(struct pgc_file *f)
 	f->window_addr = 0;
 	f->window_len = 0;
 	f->reads_asked = 0;
+	f->writes_unasked = 0;
 	n_known = 0;
 	pthread_mutex_init(&f->window_lock, NULL);
 }
@@ -413,4 +438,91 @@ ssize_t window_read(struct pgc_file *f, char *buf, uint64_t n, uint64_t off)
 			break;
 	}
 	return (ssize_t)done;
+}
+
+/* --- writing --- */
+
+/* For the daemon, in the order in which it does not look: the word always, since whoever finds a bit set cannot know whether it was taken already. */
+static bool note_written(const struct window *w, uint64_t page)
+{
+	uint64_t i = page / PGC_BLOCK_PAGES, bit = 1ull << (page % PGC_BLOCK_PAGES), *span = &w->written[i / PGC_WRITTEN_SPAN / 64];
+	uint64_t span_bit = 1ull << (i / PGC_WRITTEN_SPAN % 64);
+	bool again = __atomic_fetch_or(&w->written[PGC_PAGE_SIZE / sizeof(uint64_t) + i], bit, __ATOMIC_SEQ_CST) & bit;
+
+	if (!(__atomic_load_n(span, __ATOMIC_SEQ_CST) & span_bit))
+		__atomic_fetch_or(span, span_bit, __ATOMIC_SEQ_CST);
+	return !again;
+}
+
+/* Asking is wanted, or nobody is there. */
+static bool must_ask(const struct window *w)
+{
+	return is_dead(w) || __atomic_load_n(&w->control->must_ask, __ATOMIC_SEQ_CST) != 0;
+}
+
+/* Of one page, with a slot. 0, or -EAGAIN: ask the daemon. */
+static int copy_in(struct pgc_file *f, const char *from, uint64_t n, uint64_t off)
+{
+	const struct window *w = __atomic_load_n(&f->window, __ATOMIC_SEQ_CST);
+	uint64_t page = off / PGC_PAGE_SIZE;
+
+	if (!w || !w->to || off > w->len - n || must_ask(w) || off + n > __atomic_load_n(&w->control->size, __ATOMIC_SEQ_CST) || !are_shown(w, page, page + 1))
+		return -EAGAIN;
+	if (__atomic_load_n(&f->writes_unasked, __ATOMIC_RELAXED) >= ASK_PAGES)
+		return -EAGAIN;
+	copy(w->to + off, from, n);
+	if (note_written(w, page))
+		__atomic_fetch_add(&f->writes_unasked, 1, __ATOMIC_RELAXED);
+	if (must_ask(w))
+		return -EAGAIN;
+	note_touched(w, page);
+	return 0;
+}
+
+ssize_t window_write(struct pgc_file *f, const char *buf, uint64_t n, uint64_t off)
+{
+	struct pgc_reader_slot *slots = __atomic_load_n(&f->slots, __ATOMIC_ACQUIRE);
+	uint64_t done = 0;
+
+	if (!slots || !may_write(f) || fork_unseen() || off > PGC_WINDOW_MAX)
+		return -EAGAIN;
+	while (done < n) {
+		uint64_t at = off + done, part = MIN(n - done, PGC_PAGE_SIZE - at % PGC_PAGE_SIZE);
+		struct pgc_reader_slot *s;
+		char bytes[PGC_PAGE_SIZE];
+		int r;
+
+		copy(bytes, buf + done, part);
+		s = take_slot(slots, (at / PGC_PAGE_SIZE + 1) | PGC_SLOT_WRITES);
+		if (!s)
+			return done > 0 ? (ssize_t)done : -EAGAIN;
+		r = copy_in(f, bytes, part, at);
+		__atomic_store_n(&s->end, 0, __ATOMIC_RELEASE);
+		if (r < 0)
+			return done > 0 ? (ssize_t)done : r;
+		done += part;
+	}
+	return (ssize_t)done;
+}
+
+static bool has_no_bits(const struct window *w)
+{
+	if (!w || !w->written || is_dead(w))
+		return false;
+	for (uint64_t i = 0; i < PGC_WINDOW_MAX / PGC_BLOCK_SIZE / PGC_WRITTEN_SPAN / 64; i++)
+		if (__atomic_load_n(&w->written[i], __ATOMIC_ACQUIRE) != 0)
+			return false;
+	return true;
+}
+
+bool window_has_no_writes(struct pgc_file *f)
+{
+	struct pgc_reader_slot *slots = __atomic_load_n(&f->slots, __ATOMIC_ACQUIRE), *s = slots ? take_slot(slots, 1) : NULL;
+	bool none;
+
+	if (!s)
+		return false;
+	none = has_no_bits(__atomic_load_n(&f->window, __ATOMIC_SEQ_CST));
+	__atomic_store_n(&s->end, 0, __ATOMIC_RELEASE);
+	return none;
 }

@@ -28,8 +28,9 @@ struct pgc_shown {
 	struct pgc_times times;
 	uint64_t size;             /* bytes */
 	uint64_t unwritten;        /* pages that are dirty or being written */
+	uint64_t bits;             /* 1: all this as long as no bit is set that tells of a write that asked nobody (wire.h: WINDOW) */
 };
-_Static_assert(sizeof(struct timespec) == 16 && sizeof(struct pgc_shown) == 160, "layout of pgc_shown");
+_Static_assert(sizeof(struct timespec) == 16 && sizeof(struct pgc_shown) == 168, "layout of pgc_shown");
 
 static inline bool pgc_same_time(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
 /* -1: a is earlier, 1: later. */

@@ -30,7 +30,7 @@
 #include "pagecached/shown.h"
 
 #define PGC_WIRE_MAGIC   0x31434750u /* "PGC1" */
-#define PGC_WIRE_VERSION 7u          /* differs: the daemon answers EPROTO and hangs up */
+#define PGC_WIRE_VERSION 8u          /* differs: the daemon answers EPROTO and hangs up */
 
 #define PGC_MSG_SIZE     256
 #define PGC_FDS_MAX      4
@@ -76,7 +76,7 @@ enum pgc_msg_type {
 	PGC_MSG_SEEK,           /* where data or a hole begins */
 	PGC_MSG_ATTACH,         /* [uffd, memfd unless write-only, buffered fd, direct fd or none] -> [control page]: a handle of a daemon that is gone */
 	PGC_MSG_CHILD,          /* [uffd] role TWIN: a forked child of a daemon that is gone; the connection ends with the answer */
-	PGC_MSG_WINDOW,         /* [slots, touched] -> [shown, life page]: reads without a call */
+	PGC_MSG_WINDOW,         /* [slots, touched] -> [shown, life page, written]: reads and writes without a call */
 
 	PGC_MSG_RESUMED = 48,   /* daemon to client, without being asked, tag 0: see above */
 	PGC_MSG_ENDED,          /* likewise: a closed handle has nothing mapped any more, the daemon is about to hang up. Without it, it died */
@@ -195,16 +195,24 @@ struct pgc_read_reply { uint64_t len, seq, size; };
  * `slots` and `touched` are memfds of the client's that can neither shrink nor grow, of PGC_PAGE_SIZE and PGC_TOUCHED_SIZE(len) bytes. In `touched` the client sets
  * a page's bit, as in `shown`, and behind all those the bit of its word, in PGC_TOUCHED_WORDS words; the daemon clears them. The last word is 0; the daemon
  * sets it at the end of the handle, and then nothing that is shown counts.
+ *
+ * A handle that may read and store has the file mapped once more right behind that, at [addr + len, addr + 2 * len), shared and to store to, registered for nothing, for writes that ask nobody. A third memfd
+ * comes for it, `written`: a page with a bit for each PGC_WRITTEN_SPAN words, then words as in `shown`. The client takes a slot (PGC_SLOT_WRITES), looks as for a read, and whether
+ * `must_ask` is 0, copies, sets the page's bit with an atomic operation, whatever it was, and the bit of its word, and looks at `must_ask` and life again. What is
+ * different means that the daemon has to be asked. A page that such a slot names is not dropped.
  */
 struct pgc_window { uint64_t addr, len; }; /* len: of whole blocks. 0, without descriptors: it has none any more */
 struct pgc_window_reply { uint64_t blocks; }; /* words in `shown`: pages behind them are asked for */
 #define PGC_READER_SLOTS   16u
 /* A thread that reads. */
 struct pgc_reader_slot {
-	uint64_t end;              /* atomic: 0: free; else the page behind the last one that may be read */
+	uint64_t end;              /* atomic: 0: free; else the page behind the last one that may be read, or (PGC_SLOT_WRITES) that one alone written */
 	uint64_t pad[7];
 };
+#define PGC_SLOT_WRITES (1ull << 63)
 #define PGC_WINDOW_MAX (1ull << 40)
+#define PGC_WRITTEN_SPAN 1024u
+#define PGC_WRITTEN_SIZE(blocks) ((PGC_PAGE_SIZE + (uint64_t)(blocks) * 8 + PGC_PAGE_SIZE - 1) & ~(uint64_t)(PGC_PAGE_SIZE - 1))
 #define PGC_TOUCHED_WORDS(blocks) (((blocks) + 4095) / 4096)
 /* The index of the last word, which ends it. */
 #define PGC_TOUCHED_END(len) (PGC_TOUCHED_SIZE(len) / 8 - 1)
@@ -451,7 +459,7 @@ struct pgc_control_page {
 	uint64_t seq;              /* atomic; grows before pages are dropped. Pairs with the client's acquire load after its read */
 	uint64_t size;             /* atomic; the file's size in bytes */
 	uint32_t stopped;          /* 1: the daemon has ended after everything was written; what is stored later is lost */
-	uint32_t pad;
+	uint32_t must_ask;         /* atomic; 1: writes must ask */
 	/*
 	 * What the daemon would go by if it was asked for STAT just now (shown.h). Odd: it must be asked. A client reads stat_seq, then `shown`, then asks the kernel for the
 	 * store's part, and then looks whether stat_seq is what it was, and after that whether the daemon lives: what is there when that dies may be half written, or old by

@@ -389,9 +389,9 @@ static int raw_window(struct raw *r, uint64_t addr, uint64_t len, const int *fds
 		return -1;
 	for (int i = 0; i < 3; i++)
 		if (got[i] >= 0) {
-			/* What comes may only be read. */
-			CHECK((fcntl(got[i], F_GETFL) & O_ACCMODE) == O_RDONLY);
-			CHECK(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, got[i], 0) == MAP_FAILED);
+			/* What comes may only be read, but for what was written. */
+			CHECK((fcntl(got[i], F_GETFL) & O_ACCMODE) == (i < 2 ? O_RDONLY : O_RDWR));
+			CHECK(i == 2 || mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, got[i], 0) == MAP_FAILED);
 			close(got[i]);
 		}
 	return (int)m.status;
