@@ -120,6 +120,7 @@ void run_fsync(struct run *r, const struct workload *w);          /* n pages in 
 /* workloads_io.c: calls; n bytes */
 void run_pread(struct run *r, const struct workload *w);
 void run_pwrite(struct run *r, const struct workload *w);
+void run_direct_sequential(struct run *r, const struct workload *w); /* past all caches, as many at a time as is best */
 /* workloads_many.c: n processes */
 void run_processes(struct run *r, const struct workload *w);
 void run_clients(struct run *r, const struct workload *w);

@@ -28,6 +28,7 @@
 
 static const struct workload table[] = {
 	{ "cold-sequential", "cold sequential scan", "MB/s", run_cold_sequential, MAP_CONTESTANTS, COLD, MORE, SLOW },
+	{ "direct-sequential", "for comparison: direct reads in sequence, 256 KiB each, at the best depth", "MB/s", run_direct_sequential, BIT(KERNEL), MORE },
 	RANDOM(1, "cold random 4 KiB, 1 thread", true),
 	RANDOM(4, "cold random 4 KiB, 4 threads", false),
 	RANDOM(16, "cold random 4 KiB, 16 threads", true),

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Workloads that call pread and pwrite: `n` bytes at a time, at offsets in random order, each timed alone. What comes in is compared, outside of the time. What goes
- * out differs from what was there, is looked for in the store after fsync, and is put back at the end.
+ * out differs from what was there, is looked for in the store after fsync, and is put back at the end. And one that reads past all caches.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <liburing.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "run.h"
 
@@ -17,6 +21,9 @@
 #define LARGE      (256ull << 20) /* bytes, at most, of calls of more than a page */
 #define CLOCK_LOOKS 10000u
 #define STAMP      0x50777269746573ull
+#define DIRECT     (256ull << 10) /* bytes */
+#define DEPTHS     { 4, 8, 16, 32 }
+#define DEPTH_MAX  32u
 
 struct io {
 	struct run *r;
@@ -155,4 +162,88 @@ void run_pwrite(struct run *r, const struct workload *w)
 	}
 	subject_sync(&io.s);
 	io_end(&io, spent);
+}
+
+/* ---- past all caches ---- */
+
+struct direct {
+	struct io_uring ring;
+	int fd;
+	uint64_t off[DEPTH_MAX];   /* what each buffer is read from */
+	uint8_t *buf;
+};
+
+static void direct_begin(struct direct *d, unsigned i, uint64_t off)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&d->ring);
+
+	d->off[i] = off;
+	io_uring_prep_read(sqe, d->fd, d->buf + i * DIRECT, DIRECT, off);
+	io_uring_sqe_set_data64(sqe, i);
+	io_uring_submit(&d->ring);
+}
+
+/* Returns whose. */
+static unsigned direct_wait(struct direct *d)
+{
+	struct io_uring_cqe *cqe;
+	uint64_t word;
+	unsigned i;
+	int r = io_uring_wait_cqe(&d->ring, &cqe);
+
+	if (r < 0 || cqe->res != (int)DIRECT)
+		die("a direct read: %s", strerror(r < 0 ? -r : cqe->res < 0 ? -cqe->res : EIO));
+	i = (unsigned)io_uring_cqe_get_data64(cqe);
+	io_uring_cqe_seen(&d->ring, cqe);
+	for (uint64_t at = 0; at < DIRECT; at += PAGE) {
+		memcpy(&word, d->buf + i * DIRECT + at, 8);
+		if (word != bench_word(d->off[i] + at))
+			die("wrong bytes at %" PRIu64, d->off[i] + at);
+	}
+	return i;
+}
+
+/* [from, end), whole reads; bytes a second. */
+static double direct_read(struct direct *d, uint64_t from, uint64_t end, unsigned depth)
+{
+	uint64_t next = from;
+	unsigned busy = 0;
+	double start = bench_now();
+
+	for (; busy < depth && next < end; next += DIRECT)
+		direct_begin(d, busy++, next);
+	while (busy > 0) {
+		unsigned i = direct_wait(d);
+
+		busy--;
+		if (next >= end)
+			continue;
+		direct_begin(d, i, next);
+		next += DIRECT;
+		busy++;
+	}
+	return (double)(end - from) / (bench_now() - start);
+}
+
+/* Each depth has a part of the file of its own. */
+void run_direct_sequential(struct run *r, const struct workload *w)
+{
+	static const unsigned depths[] = DEPTHS;
+	struct direct d = { .fd = open(r->path, O_RDONLY | O_DIRECT | O_CLOEXEC) };
+	uint64_t part = r->size / ELEMS(depths) / DIRECT * DIRECT;
+
+	if (d.fd < 0)
+		die("%s: %s", r->path, strerror(errno));
+	d.buf = aligned_alloc(2 << 20, DEPTH_MAX * DIRECT);
+	if (!d.buf || io_uring_queue_init(DEPTH_MAX, &d.ring, 0) < 0)
+		die("%s: no memory, or no ring", w->name);
+	memset(d.buf, 0, DEPTH_MAX * DIRECT);
+	for (unsigned i = 0; i < ELEMS(depths); i++) {
+		double speed = direct_read(&d, i * part, (i + 1) * part, depths[i]) / 1e6;
+
+		r->value = speed > r->value ? speed : r->value;
+	}
+	io_uring_queue_exit(&d.ring);
+	close(d.fd);
+	free(d.buf);
 }

@@ -40,6 +40,7 @@
 void (*fill_resident_hook)(struct file *f, uint64_t first, uint64_t n);
 
 static void fill_done(struct store_op *op, ssize_t result);
+static void fill_end(struct fill *fill, ssize_t result);
 
 /* --- waiters --- */
 
@@ -200,13 +201,12 @@ static void staged_end(struct fill *fill)
 {
 	struct file *f = fill->file;
 	struct worker *w = f->worker;
-	uint64_t now = now_ns();
 	struct fill *next;
 
 	staging_give(w, TAKE_PTR(fill->staged));
 	w->staged_ends++;
 	w->staged_stuck = false;
-	f->staged_slow = fill->since <= now && now - fill->since > STAGED_SLOW_NS ? f->staged_slow + 1 : 0;
+	f->staged_slow = fill->slow ? f->staged_slow + 1 : 0;
 	if (f->staged_slow >= STAGED_SLOW) {
 		f->staged_slow = 0;
 		f->unstaged_fills = UNSTAGED_FILLS;
@@ -217,6 +217,30 @@ static void staged_end(struct fill *fill)
 		return;
 	unstaged_begin(next);
 	ring_flush(&w->ring);
+}
+
+static void copied(struct ring_op *op, int res, uint32_t cflags)
+{
+	struct fill *fill = container_of(op, struct fill, copy.job.done);
+	struct file *f = fill->file;
+	int r = staging_copy_end(f->worker, &fill->copy);
+
+	kill_point("fill.copied");
+	/* There was a page already, or not that much memory, or a client has cut the file. */
+	if (r < 0)
+		r = fill->gen == f->fill_gen ? staged_copy(fill) : 0;
+	staged_end(fill);
+	fill_end(fill, r);
+}
+
+/* What nobody has asked for is copied on another thread; but not the page that the file ends in. */
+static bool copy_elsewhere(struct fill *fill)
+{
+	const struct file *f = fill->file;
+	uint64_t first = fill->first, n = fill->n;
+
+	return first >= fill->must && fill->moved == n * PAGE_SIZE_ && (first + n) * PAGE_SIZE_ <= f->size &&
+		staging_copy_begin(f->worker, &fill->copy, f->memfd, first, n, fill->staged, copied);
 }
 
 /* Begins a fill: at once, or, when nobody waits for it and all buffers are in use, as soon as there is one. */
@@ -394,11 +418,29 @@ static void fill_done(struct store_op *op, ssize_t result)
 		fill->moved = moved;
 	}
 	if (fill->staged) {
-		int r = result >= 0 && !stale ? staged_copy(fill) : 0;
+		uint64_t now = now_ns();
+		int r = 0;
 
+		fill->slow = fill->since <= now && now - fill->since > STAGED_SLOW_NS;
+		if (result >= 0 && !stale) {
+			if (copy_elsewhere(fill))
+				return;
+			r = staged_copy(fill);
+		}
 		result = r < 0 ? r : result;
 		staged_end(fill);
 	}
+	fill_end(fill, result);
+}
+
+/* What was read is in the memfd, or there was an error. */
+static void fill_end(struct fill *fill, ssize_t result)
+{
+	struct file *f = fill->file;
+	struct worker *w = f->worker;
+	uint64_t want = fill->n * PAGE_SIZE_;
+	bool stale = fill->gen != f->fill_gen;
+
 	if (result == -EFAULT)
 		file_heal(f);
 	if (result >= 0 && !stale && fill->moved < want)

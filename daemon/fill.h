@@ -5,6 +5,7 @@
 #pragma once
 
 #include "daemon/file.h"
+#include "daemon/staging.h"
 
 struct store_op;
 
@@ -24,6 +25,8 @@ struct fill {
 	struct list unstaged;      /* worker->unstaged: it waits for a buffer, and has not begun */
 	char *staged;              /* the buffer, NULL: straight */
 	uint64_t since;            /* ns: when it began to read into that */
+	bool slow;                 /* that took long */
+	struct staging_copy copy;  /* from there to the memfd, on another thread */
 	struct file *file;
 	uint64_t first, n;         /* pages */
 	uint64_t asked, must;      /* pages [asked, must) were asked for, the others are read ahead */

@@ -160,6 +160,8 @@ void offload_stop(struct ring *from)
 		lanes_stop(from);
 }
 
+bool offload_is_running(void) { return offload.started > 0; }
+
 int offload_submit(struct ring *from, struct offload_job *job)
 {
 	int r;

@@ -27,5 +27,8 @@ int offload_start(void);
  */
 void offload_stop(struct ring *from);
 
+/* From offload_start() on, as long as that is before the threads that ask. */
+bool offload_is_running(void);
+
 /* Hands `job` over; it must live until `done` was called. -ENOMEM: not sent. Leaves with the next ring_run() or ring_flush(). */
 int offload_submit(struct ring *from, struct offload_job *job);

@@ -48,6 +48,7 @@
 #define NODE_TURN        1024u       /* the same of a node's */
 #define LET_IN           64u         /* one in so many refaults that are out of reach gets into main all the same */
 #define GROUP            64u         /* neighbours */
+#define NEIGHBOURS       16u         /* whose buckets lie in one line of the processor's cache */
 #define REACH_ONE        4u          /* the reach is counted in quarters of a unit of the ghosts' clock, */
 #define REACH_MIN        8u
 #define REACH_MAX        (2 * GHOST_TURN * REACH_ONE)
@@ -186,10 +187,13 @@ static uint32_t age(const struct policy *p, const struct node *n)
 	return (now(p) - n->stamp) & 0xffffffu;
 }
 
-/* The hash of keys. */
+/*
+ * The hash of keys. Neighbours have buckets side by side, as a stream brings them one after the other. In which order differs from one neighbourhood to the next, so that
+ * strides find all buckets, too.
+ */
 static uint32_t bucket_of(const struct policy *p, policy_key key)
 {
-	uint32_t h = (uint32_t)hash(key), b = h & (p->split_mask << 1 | 1);
+	uint32_t h = (uint32_t)hash(key / NEIGHBOURS) ^ (uint32_t)(key % NEIGHBOURS), b = h & (p->split_mask << 1 | 1);
 	return b < p->n_buckets ? b : h & p->split_mask;
 }
 

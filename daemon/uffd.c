@@ -299,6 +299,31 @@ void uffd_set_seen(int fd)
 		(void)fcntl(fd, F_SETFL, flags | O_APPEND);
 }
 
+int uffd_new_own(void)
+{
+	_cleanup_close_ int fd = uffd_new();
+	int r = fd < 0 ? fd : uffd_api(fd, 0, NULL);
+
+	if (r < 0)
+		return r;
+	uffd_set_seen(fd); /* no forked child's */
+	return take_fd(&fd);
+}
+
+int uffd_register_missing(int fd, uint64_t addr, uint64_t len)
+{
+	struct uffdio_register reg = { .range = { .start = addr, .len = len }, .mode = UFFDIO_REGISTER_MODE_MISSING };
+
+	return ioctl(fd, UFFDIO_REGISTER, &reg) < 0 ? -errno : 0;
+}
+
+int uffd_copy(int fd, uint64_t addr, const void *from, uint64_t len)
+{
+	struct uffdio_copy copy = { .dst = addr, .src = (uint64_t)(uintptr_t)from, .len = len, .mode = UFFDIO_COPY_MODE_DONTWAKE };
+
+	return ioctl(fd, UFFDIO_COPY, &copy) < 0 ? -errno : 0;
+}
+
 bool uffd_is_new_child(int fd)
 {
 	int flags = fcntl(fd, F_GETFL);

@@ -2,6 +2,8 @@
 /* Fills and waiters, and the budget's charges for them. */
 #include "rig.h"
 
+#include "daemon/offload.h"
+
 struct waiting { struct waiter w; unsigned calls; int error; };
 
 static void ready(struct waiter *w, int error)
@@ -391,6 +393,102 @@ static void a_buffer_does_not_make_memory_longer_that_a_client_has_cut(void **st
 	rig_free(rig);
 }
 
+/* --- copies on another thread --- */
+
+/* With `n` reads that were read ahead and have just ended. */
+static struct rig *rig_new_copying(unsigned n)
+{
+	struct rig *rig = rig_new_direct(1024 * PAGE);
+
+	rig->w.alone = false;
+	assert_int_equal(offload_start(), 0);
+	rig->store.held = true;
+	read_ahead(rig, 0, n);
+	rig_release(rig);
+	while (rig->w.staging.copies == 0 && !list_empty(&rig->f->fills))
+		worker_round(&rig->w, true);
+	return rig;
+}
+
+static void rig_free_copying(struct rig *rig)
+{
+	assert_int_equal(rig->w.staging.copies, 0);
+	assert_int_equal(buffers_in_use(rig), 0);
+	for (unsigned i = 0; i < STAGING_VIEWS; i++)
+		assert_int_equal(rig->w.staging.view[i].users, 0);
+	offload_stop(&rig->w.ring);
+	rig_free(rig);
+}
+
+static void what_is_read_ahead_is_copied_on_another_thread(void **state)
+{
+	struct rig *rig = rig_new_copying(STAGING_BUFFERS + 5);
+
+	assert_in_range(rig->w.staging.copies, 1, STAGING_COPIES);
+	run_fills(rig);
+	for (uint64_t p = 0; p < (STAGING_BUFFERS + 5) * PIECE; p++) {
+		assert_true(rig_resident(rig, p));
+		assert_int_equal(byte_in_memory(rig, p * PAGE + 7), (char)(p + 1));
+	}
+	assert_int_equal(pages_in_memory(rig), (STAGING_BUFFERS + 5) * PIECE);
+	rig_free_copying(rig);
+}
+
+static void what_somebody_asked_for_is_copied_at_once(void **state)
+{
+	struct rig *rig = rig_new_copying(0);
+
+	rig->store.held = true;
+	assert_int_equal(fill_start(rig->f, 32, PIECE, 1, NULL, 0), 0);
+	rig_release(rig);
+	while (!list_empty(&rig->f->fills)) {
+		worker_round(&rig->w, true);
+		assert_int_equal(rig->w.staging.copies, 0);
+	}
+	assert_int_equal(byte_in_memory(rig, 32 * PAGE), 33);
+	rig_free_copying(rig);
+}
+
+static void a_copy_finds_pages_that_are_there_already(void **state)
+{
+	struct rig *rig = rig_new_copying(0);
+
+	rig->store.held = true;
+	read_ahead(rig, 0, 2);
+	assert_int_equal(pwrite(rig->f->memfd, "stray", 5, 5 * PAGE), 5);
+	rig_release(rig);
+	run_fills(rig);
+	for (uint64_t p = 0; p < 2 * PIECE; p++)
+		assert_int_equal(byte_in_memory(rig, p * PAGE), (char)(p + 1));
+	rig_free_copying(rig);
+}
+
+/* The copies are under way, or about to be. */
+static void a_copy_makes_nothing_longer_that_was_cut(void **state)
+{
+	struct rig *rig = rig_new_copying(4);
+	struct stat st;
+
+	assert_int_equal(file_set_size(rig->f, PAGE), 0);
+	run_fills(rig);
+	assert_int_equal(fstat(rig->f->memfd, &st), 0);
+	assert_int_equal(st.st_size, PAGE);
+	assert_false(rig_resident(rig, 1));
+	assert_true(pages_in_memory(rig) <= 1);
+	rig_free_copying(rig);
+}
+
+static void a_copy_from_before_a_cut_is_thrown_away(void **state)
+{
+	struct rig *rig = rig_new_copying(4);
+
+	rig->f->fill_gen++;
+	run_fills(rig);
+	assert_false(rig_resident(rig, 3 * PIECE));
+	assert_int_equal(pages_in_memory(rig), rig_used(rig));
+	rig_free_copying(rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -413,6 +511,11 @@ int main(void)
 		cmocka_unit_test(what_there_is_no_hurry_for_is_read_in_large_pieces),
 		cmocka_unit_test(a_buffer_from_before_a_cut_is_thrown_away),
 		cmocka_unit_test(a_buffer_does_not_make_memory_longer_that_a_client_has_cut),
+		cmocka_unit_test(what_is_read_ahead_is_copied_on_another_thread),
+		cmocka_unit_test(what_somebody_asked_for_is_copied_at_once),
+		cmocka_unit_test(a_copy_finds_pages_that_are_there_already),
+		cmocka_unit_test(a_copy_makes_nothing_longer_that_was_cut),
+		cmocka_unit_test(a_copy_from_before_a_cut_is_thrown_away),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
