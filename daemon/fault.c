@@ -28,6 +28,7 @@
 #include "daemon/poison.h"
 #include "daemon/protect.h"
 #include "daemon/reclaim.h"
+#include "daemon/space_check.h"
 #include "daemon/space_save.h"
 #include "daemon/track.h"
 #include "daemon/vma_query.h"
@@ -302,15 +303,6 @@ static int resolve_load(struct fault *x, uint64_t page, uint64_t below, uint64_t
 	return r == -EEXIST ? uffd_wake(s->uffd, x->addr, PAGE_SIZE_) : r;
 }
 
-static void space_is_gone(struct space *s)
-{
-	if (s->gone)
-		return;
-	s->gone = true;
-	if (s->changed)
-		s->changed(s);
-}
-
 /* At an address that nobody told us of: not ours to map. SIGBUS, so that the thread does not hang. */
 static int fault_unknown(struct fault *x)
 {
@@ -378,74 +370,6 @@ static int ask_kernel(struct fault *x)
 	s->asking = true;
 	space_pin(s);
 	return -EAGAIN;
-}
-
-static int add_length(void *arg, struct range r, uint64_t off, uint64_t attr)
-{
-	*(uint64_t *)arg += r.end - r.start;
-	return 0;
-}
-
-/* What the process has mapped of the file through all of its handles, as far as we were told. */
-static uint64_t known_mapped(struct file *f, pid_t pid)
-{
-	uint64_t total = 0;
-	struct space *s;
-
-	list_for_each(s, &f->spaces, by_file)
-		if (s->pid == pid) {
-			(void)file_range_set_walk(&s->maps, (struct range){ 0, ~0ull }, add_length, &total);
-			total += s->window_end - s->window_start;
-		}
-	return total;
-}
-
-static void last_looked(struct vma_query *q, int error)
-{
-	struct space *s = q->owner;
-
-	s->asking = false;
-	if (!s->closed && s->maps.map.n == 0) {
-		/* More than is known: an mremap has left something, here or through another handle, or a mapping is being made. */
-		s->unsure = q->changes != s->changes || error == -EAGAIN || (error == 0 && q->total > known_mapped(s->file, s->pid));
-		s->confirmed = !s->unsure;
-		if (s->unsure)
-			ring_timer_arm(&s->worker->ring, &s->worker->child_timer, SPACE_CHECK_NS);
-		else if (s->changed)
-			s->changed(s);
-	}
-	free(q);
-	space_unpin(s);
-}
-
-static void confirm_later(struct space *s)
-{
-	s->unsure = true;
-	ring_timer_arm(&s->worker->ring, &s->worker->child_timer, SPACE_CHECK_NS);
-}
-
-void fault_confirm_unmapped(struct space *s)
-{
-	struct vma_query *q;
-
-	if (s->asking || s->maps.map.n > 0)
-		return;
-	q = calloc(1, sizeof(*q));
-	if (!q) {
-		confirm_later(s);
-		return;
-	}
-	*q = (struct vma_query){
-		.pid = s->pid, .all = true, .dev = s->file->memfd_dev, .ino = s->file->memfd_ino,
-		.changes = s->changes, .owner = s, .done = last_looked,
-	};
-	if (vma_query_start(q, &s->worker->ring) < 0) {
-		free(q);
-		confirm_later(s);
-		return;
-	}
-	s->asking = true;
-	space_pin(s);
 }
 
 static int wait_for_room(struct fault *x)
@@ -676,7 +600,7 @@ static void fault_try(struct fault *x)
 		fault_again(x);
 		return;
 	case -ESRCH:
-		space_is_gone(s);
+		space_set_gone(s);
 		break;
 	case -ENOENT: /* unmapped meanwhile: the thread finds out when it runs again */
 	case 0:
@@ -961,26 +885,6 @@ int64_t fault_populate(struct space *s, uint64_t addr, uint64_t len, bool write)
 		done += mapped;
 	}
 	return (int64_t)done;
-}
-
-bool fault_check_spaces(struct worker *w)
-{
-	struct space *s, *next;
-	bool again = false;
-
-	list_for_each_safe(s, next, &w->spaces, by_worker) {
-		struct range_seg *seg = range_map_lower(&s->maps.map, 0);
-
-		if (!s->has_handle) {
-			again = true;
-			if (!uffd_alive(s->uffd, seg ? seg->r.start : s->last_addr))
-				space_is_gone(s);
-		} else if (s->unsure) {
-			again = true;
-			fault_confirm_unmapped(s);
-		}
-	}
-	return again;
 }
 
 void fault_init(void)

@@ -24,6 +24,7 @@
 #include "daemon/locked.h"
 #include "daemon/log.h"
 #include "daemon/reclaim.h"
+#include "daemon/space_check.h"
 #include "daemon/track.h"
 #include "daemon/trap.h"
 #include "daemon/warm.h"
@@ -101,7 +102,7 @@ static void child_expired(struct ring_timer *t)
 {
 	struct worker *w = container_of(t, struct worker, child_timer);
 
-	if (fault_check_spaces(w))
+	if (spaces_check(w))
 		ring_timer_arm(&w->ring, t, SPACE_CHECK_NS);
 }
 
