@@ -38,6 +38,7 @@
 #define READS_MAX          4
 #define TURN_NS            40000ull  /* of one space: then others have their turn */
 #define STALL_NS           5000000ull /* who has not come to the end of an event by then may not for long */
+#define UNUSED_MAX         256u      /* faults that a worker keeps to use again */
 #define MAP_AROUND         64u       /* pages mapped by one CONTINUE */
 #define AROUND             64u       /* pages, a block: a random access brings those that it lies among, and maps them */
 #define MAP_SEQUENTIAL     2048u     /* in a stream: some 160 us of work */
@@ -46,7 +47,7 @@
 #define UNSEEN_MAX         8192u     /* pages: how far a stream is looked for on the other side of what is here already */
 
 struct fault {
-	struct list link;          /* space->faults */
+	struct list link;          /* space->faults, or worker->unused_faults */
 	struct list pending;       /* space->pending */
 	struct space *space;
 	struct waiter waiter;
@@ -66,14 +67,33 @@ static void queue_pending(struct space *s);
 
 /* --- faults: lists and life --- */
 
+static struct fault *fault_alloc(struct worker *w)
+{
+	struct fault *x = list_first(&w->unused_faults, struct fault, link);
+
+	if (!x)
+		return calloc(1, sizeof(*x));
+	list_remove(&x->link);
+	w->n_unused_faults--;
+	memset(x, 0, sizeof(*x));
+	return x;
+}
+
 static void fault_free(struct fault *x)
 {
+	struct worker *w = x->space->worker;
+
 	waiter_cancel(&x->waiter);
 	list_remove(&x->parked.link);
 	list_remove(&x->pending);
 	list_remove(&x->link);
 	x->space->n_faults--;
-	free(x);
+	if (w->n_unused_faults >= UNUSED_MAX) {
+		free(x);
+		return;
+	}
+	list_append(&w->unused_faults, &x->link);
+	w->n_unused_faults++;
 }
 
 static void fault_again(struct fault *x)
@@ -101,7 +121,7 @@ static void fault_resume(struct parked *p)
 
 static int fault_new(struct space *s, uint64_t addr, uint64_t flags, pid_t tid)
 {
-	struct fault *x = calloc(1, sizeof(*x));
+	struct fault *x = fault_alloc(s->worker);
 
 	if (!x)
 		return -ENOMEM;
@@ -677,6 +697,9 @@ static void handle_message(struct space *s, const struct uffd_msg *m)
 	}
 }
 
+/* One read brings all that wait, but for a forked child's, and where the kernel cannot (uffd_read()): there it brings one. */
+static bool reads_all(const struct space *s) { return s->has_handle && s->worker->caps->read_nowait; }
+
 /* Returns whether more may be waiting. */
 static bool read_messages(struct space *s, int reads)
 {
@@ -697,7 +720,7 @@ static bool read_messages(struct space *s, int reads)
 			return false;
 		for (int j = 0; j < n; j++)
 			handle_message(s, &m[j]);
-		if (n < most && n > 1)
+		if (n < most && (n > 1 || reads_all(s)))
 			return false;
 	}
 	return true;

@@ -475,6 +475,7 @@ int worker_init(struct worker *w)
 		list_init(&w->files[i]);
 	list_init(&w->all_files);
 	list_init(&w->spaces);
+	list_init(&w->unused_faults);
 	list_init(&w->sockets);
 	list_init(&w->readers);
 	drr_init(&w->turns);
@@ -543,15 +544,22 @@ int worker_start(struct worker *w)
 	return -pthread_create(&w->thread, NULL, worker_main, w);
 }
 
-void worker_free(struct worker *w)
+/* Of what begins with its link. */
+static void free_all(struct list *all)
 {
 	struct list *l;
 
-	ring_free(&w->ring);
-	while (w->lifeline_waits.next && (l = w->lifeline_waits.next) != &w->lifeline_waits) {
+	while (all->next && (l = all->next) != all) {
 		list_remove(l);
 		free(l);
 	}
+}
+
+void worker_free(struct worker *w)
+{
+	ring_free(&w->ring);
+	free_all(&w->lifeline_waits);
+	free_all(&w->unused_faults);
 	reclaim_free(w);
 	track_worker_free(w);
 	staging_free(w);

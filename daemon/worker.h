@@ -99,6 +99,8 @@ struct worker {
 	struct list files[FILE_HASH_SIZE];
 	struct list all_files;
 	struct list spaces;        /* struct space */
+	struct list unused_faults; /* of fault.c, to be used again: each begins with its link */
+	unsigned n_unused_faults;
 	struct space *spare_spaces; /* space.c: for forked children, when there is no memory */
 	unsigned n_spare_spaces;
 	struct list sockets;       /* struct handle */
