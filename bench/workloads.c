@@ -307,7 +307,7 @@ void run_fault_memory(struct run *r, const struct workload *w)
 	servers = one_of(&all, w->n == OTHER_CPU);
 	if (w->n != ANY_CPU && sched_setaffinity(0, sizeof(ours), &ours))
 		die("sched_setaffinity: %s", strerror(errno));
-	if (w->n != ANY_CPU && r->server)
+	if (w->n > ONE_CPU && r->server)
 		confine(r->server, &servers);
 	cpu = cpu_ns(r->server);
 	for (uint32_t i = 0; i < pages; i++) {
@@ -321,7 +321,7 @@ void run_fault_memory(struct run *r, const struct workload *w)
 	}
 	r->value = hist_quantile(&r->hist, 0.5) / 1e3;
 	r->second = (cpu_ns(r->server) - cpu) / 1e3 / pages;
-	if (w->n != ANY_CPU && r->server)
+	if (w->n > ONE_CPU && r->server)
 		confine(r->server, &all);
 	first_end(first);
 	free(order);

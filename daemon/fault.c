@@ -53,6 +53,7 @@ struct fault {
 	struct waiter waiter;
 	struct parked parked;
 	uint64_t addr;             /* page-aligned */
+	pid_t tid;                 /* whose it is; 0: not known */
 	bool write, protected;     /* protected: the page is mapped, write-protected */
 	int error;                 /* its page could not be read */
 	bool asked;                /* the kernel, what is mapped at addr */
@@ -132,6 +133,7 @@ static int fault_new(struct space *s, uint64_t addr, uint64_t flags, pid_t tid)
 		s->pid = tid; /* in the child's pid namespace, as far as that is ours */
 		space_save_process(s);
 	}
+	x->tid = tid;
 	x->write = flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP);
 	x->protected = flags & UFFD_PAGEFAULT_FLAG_WP;
 	waiter_init(&x->waiter, fault_ready);
@@ -637,6 +639,10 @@ static void fault_try(struct fault *x)
 		(void)uffd_wake(s->uffd, x->addr, PAGE_SIZE_);
 		break;
 	}
+	if (x->plan.stream)
+		placement_other(s->worker);
+	else
+		placement_fault(s->worker, x->tid);
 	s->worker->stats->fault_wait_max_ns = MAX(s->worker->stats->fault_wait_max_ns, now_ns() - x->since);
 	fault_free(x);
 }

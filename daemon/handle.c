@@ -173,6 +173,7 @@ static void read_requests(struct handle *h)
 			handle_end(h, r == -EPROTO ? reason : NULL);
 			return;
 		}
+		placement_other(h->worker);
 		reason = request_begin(h, &msg, fds, n_fds);
 		for (unsigned k = 0; k < n_fds; k++)
 			conn_close_fd(&h->worker->ring, fds[k]);

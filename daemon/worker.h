@@ -12,6 +12,7 @@
 #include "daemon/budget.h"
 #include "daemon/config.h"
 #include "daemon/drr.h"
+#include "daemon/placement.h"
 #include "daemon/ring.h"
 #include "daemon/staging.h"
 #include "daemon/state.h"
@@ -167,7 +168,10 @@ struct worker {
 	unsigned n_unsent_counts;
 	struct task count_task;
 
+	struct placement placement;
 	uint64_t spin_ns;          /* how long it looks before it sleeps */
+	bool spun_for_nothing;     /* just now */
+	uint64_t no_spin_until;    /* ns, while it follows a thread (placement.h) */
 	bool alone;                /* on the only processor: to look would keep others from what is waited for */
 	bool draining;             /* shutting down: write faults wait, everything is written back */
 	bool stopped;
