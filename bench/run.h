@@ -115,6 +115,8 @@ void run_cold_sequential(struct run *r, const struct workload *w);
 void run_cold_random(struct run *r, const struct workload *w);    /* n threads */
 void run_warm_touch(struct run *r, const struct workload *w);
 void run_warm_second(struct run *r, const struct workload *w);
+enum { ANY_CPU, ONE_CPU, SAME_CPU, OTHER_CPU };                    /* the run's thread: anywhere, on one processor; the server's threads on the same, on another */
+void run_fault_memory(struct run *r, const struct workload *w);   /* n: one of these */
 void run_first_store(struct run *r, const struct workload *w);    /* n: 1 in sequence, 0 in random order */
 void run_fsync(struct run *r, const struct workload *w);          /* n pages in random order; 0: the whole file in sequence */
 /* workloads_io.c: calls; n bytes */

@@ -13,6 +13,9 @@
 
 #define RANDOM(threads, title, on_slow) \
 	{ "cold-random-" #threads, title, "1000/s", run_cold_random, MAP_CONTESTANTS, COLD, MORE, .n = threads, .slow = on_slow }
+#define FAULT(name, where, placement) \
+	{ name, "fault served from memory, random order" where ", p50", "us", run_fault_memory, MAP_CONTESTANTS, COLD, .n = placement, \
+	  .second_title = "the server's processor time for it, a fault", .second_unit = "us" }
 #define CALL(call, run, size, bytes, title, on_slow) \
 	{ #call "-" size "-warm", #call " of " title ", warm", "us", run, ALL_CONTESTANTS, .n = bytes }, \
 	{ #call "-" size "-cold", #call " of " title ", cold", "us", run, ALL_CONTESTANTS, COLD, .n = bytes, .slow = on_slow }
@@ -36,6 +39,8 @@ static const struct workload table[] = {
 	{ "warm-second", "warm start of a second process, a page", "ns", run_warm_second, MAP_CONTESTANTS },
 	{ "warm-second-huge", "the same, with huge pages", "ns", run_warm_second, BIT(KERNEL) | BIT(PAGECACHED), .setting = "[file *]\nhuge = yes", .huge = true,
 	  .second_title = "of that, reading memory: touched once more", .second_unit = "ns" },
+	FAULT("fault-memory", "", ANY_CPU), FAULT("fault-memory-confined", ", thread on one processor", ONE_CPU),
+	FAULT("fault-memory-same", ", server on the same", SAME_CPU), FAULT("fault-memory-other", ", server on another", OTHER_CPU),
 	{ "first-store", "first store to a clean page, random order", "us", run_first_store, MAP_CONTESTANTS },
 	{ "first-store-sequence", "first store to a clean page, in sequence", "us", run_first_store, MAP_CONTESTANTS, .n = 1 },
 	{ "fsync-1000", "fsync of 1,000 random dirty pages", "s", run_fsync, MAP_CONTESTANTS, SLOW, .n = 1000,

@@ -3,9 +3,11 @@
  * Workloads on mappings. All that is read is compared with what the file has to hold. What a workload stores it finds in the store after fsync (pgc-bench looks
  * there, past all caches), and then it puts the old bytes back, so that every run finds the same file. Only what lies between two clock readings counts.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +21,8 @@
 
 #define RANDOM_TOUCHES 4000u
 #define STORE_PAGES    20000u
+#define FAULT_PAGES    20000u
+#define FAULT_EVERY    16u          /* pages: as many as the kernel maps around a fault */
 #define STORE_OFFSET   2048u
 #define STAMP          0x5061676553746d70ull /* what is stored differs in it from what was there */
 #define CHUNK          (1ull << 20)
@@ -177,22 +181,25 @@ void run_warm_touch(struct run *r, const struct workload *w)
 	free(order);
 }
 
-/* Another process has it all mapped and stays. */
-void run_warm_second(struct run *r, const struct workload *w)
+typedef void (*opener)(struct subject *s, enum contestant who, const char *path);
+
+/* Another process has it mapped, and stays until it is killed: all of it, or these pages alone. */
+static pid_t first_begin(struct run *r, opener begin, const uint32_t *order, uint32_t pages)
 {
-	void (*begin)(struct subject *s, enum contestant who, const char *path) = w->huge ? subject_open_read_only : subject_open;
+	pid_t pid = fork();
 	struct subject s;
 	uint8_t *map;
-	double from;
-	pid_t pid;
 
-	pid = fork();
 	if (pid < 0)
 		die("fork: %s", strerror(errno));
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		begin(&s, r->who, r->path);
-		touch_all(subject_map(&s, r->size, false), 0, r->range);
+		map = subject_map(&s, r->size, false);
+		if (order)
+			subject_random(&s, map, r->size);
+		for (uint32_t i = 0; i < pages; i++)
+			touch_all(map, (order ? order[i] : i) * PAGE, PAGE);
 		__atomic_store_n(&r->ready, 1, __ATOMIC_RELEASE);
 		for (;;)
 			pause();
@@ -202,6 +209,23 @@ void run_warm_second(struct run *r, const struct workload *w)
 			die("the first process has ended");
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	}
+	return pid;
+}
+
+static void first_end(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
+void run_warm_second(struct run *r, const struct workload *w)
+{
+	opener begin = w->huge ? subject_open_read_only : subject_open;
+	pid_t first = first_begin(r, begin, NULL, (uint32_t)(r->range / PAGE));
+	struct subject s;
+	uint8_t *map;
+	double from;
+
 	begin(&s, r->who, r->path);
 	map = subject_map(&s, r->size, false);
 	from = bench_now();
@@ -210,8 +234,97 @@ void run_warm_second(struct run *r, const struct workload *w)
 	from = bench_now();
 	touch_all(map, 0, r->range);
 	r->second = (bench_now() - from) * 1e9 / (double)(r->range / PAGE);
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
+	first_end(first);
+}
+
+/* All threads that a process has now; those that the kernel made for it cannot be confined. */
+static void confine(pid_t pid, const cpu_set_t *cpus)
+{
+	char path[64];
+	struct dirent *e;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	dir = opendir(path);
+	if (!dir)
+		die("%s: %s", path, strerror(errno));
+	while ((e = readdir(dir)))
+		if (atoi(e->d_name) > 0)
+			(void)sched_setaffinity(atoi(e->d_name), sizeof(*cpus), cpus);
+	closedir(dir);
+}
+
+/* The first processor that we have, or the one after it: the same one where there is no other. */
+static cpu_set_t one_of(const cpu_set_t *cpus, bool second)
+{
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	for (int i = 0; i < CPU_SETSIZE; i++) {
+		if (!CPU_ISSET(i, cpus))
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(i, &one);
+		if (!second)
+			break;
+		second = false;
+	}
+	return one;
+}
+
+static double cpu_ns(pid_t pid)
+{
+	struct timespec t;
+	clockid_t id;
+
+	if (!pid)
+		return 0;
+	if (clock_getcpuclockid(pid, &id) || clock_gettime(id, &t))
+		die("the server has ended");
+	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+/* Whoever serves it has the page, and none around it; another process has it mapped, and this one touches it for the first time. */
+void run_fault_memory(struct run *r, const struct workload *w)
+{
+	uint32_t pages = (uint32_t)(r->range / PAGE / FAULT_EVERY), *order = bench_shuffled(pages, r->number);
+	cpu_set_t all, ours, servers;
+	struct subject s;
+	uint8_t *map;
+	double cpu;
+	pid_t first;
+
+	pages = MIN_OF(pages, FAULT_PAGES);
+	for (uint32_t i = 0; i < pages; i++)
+		order[i] *= FAULT_EVERY;
+	first = first_begin(r, subject_open, order, pages);
+	subject_open(&s, r->who, r->path);
+	map = subject_map(&s, r->size, false);
+	subject_random(&s, map, r->size);
+	if (sched_getaffinity(0, sizeof(all), &all))
+		die("sched_getaffinity: %s", strerror(errno));
+	ours = one_of(&all, false);
+	servers = one_of(&all, w->n == OTHER_CPU);
+	if (w->n != ANY_CPU && sched_setaffinity(0, sizeof(ours), &ours))
+		die("sched_setaffinity: %s", strerror(errno));
+	if (w->n > ONE_CPU && r->server)
+		confine(r->server, &servers);
+	cpu = cpu_ns(r->server);
+	for (uint32_t i = 0; i < pages; i++) {
+		uint64_t off = order[i] * PAGE, from = now_ns(), word;
+
+		memcpy(&word, map + off, 8);
+		__asm__ volatile("" : : "r"(word) : "memory");
+		hist_add(&r->hist, now_ns() - from);
+		if (word != bench_word(off))
+			die("wrong bytes at %" PRIu64, off);
+	}
+	r->value = hist_quantile(&r->hist, 0.5) / 1e3;
+	r->second = (cpu_ns(r->server) - cpu) / 1e3 / pages;
+	if (w->n > ONE_CPU && r->server)
+		confine(r->server, &all);
+	first_end(first);
+	free(order);
 }
 
 /* ---- storing ---- */

@@ -28,6 +28,7 @@
 #include "daemon/poison.h"
 #include "daemon/protect.h"
 #include "daemon/reclaim.h"
+#include "daemon/space_check.h"
 #include "daemon/space_save.h"
 #include "daemon/track.h"
 #include "daemon/vma_query.h"
@@ -37,6 +38,7 @@
 #define READS_MAX          4
 #define TURN_NS            40000ull  /* of one space: then others have their turn */
 #define STALL_NS           5000000ull /* who has not come to the end of an event by then may not for long */
+#define UNUSED_MAX         256u      /* faults that a worker keeps to use again */
 #define MAP_AROUND         64u       /* pages mapped by one CONTINUE */
 #define AROUND             64u       /* pages, a block: a random access brings those that it lies among, and maps them */
 #define MAP_SEQUENTIAL     2048u     /* in a stream: some 160 us of work */
@@ -45,12 +47,13 @@
 #define UNSEEN_MAX         8192u     /* pages: how far a stream is looked for on the other side of what is here already */
 
 struct fault {
-	struct list link;          /* space->faults */
+	struct list link;          /* space->faults, or worker->unused_faults */
 	struct list pending;       /* space->pending */
 	struct space *space;
 	struct waiter waiter;
 	struct parked parked;
 	uint64_t addr;             /* page-aligned */
+	pid_t tid;                 /* whose it is; 0: not known */
 	bool write, protected;     /* protected: the page is mapped, write-protected */
 	int error;                 /* its page could not be read */
 	bool asked;                /* the kernel, what is mapped at addr */
@@ -65,14 +68,33 @@ static void queue_pending(struct space *s);
 
 /* --- faults: lists and life --- */
 
+static struct fault *fault_alloc(struct worker *w)
+{
+	struct fault *x = list_first(&w->unused_faults, struct fault, link);
+
+	if (!x)
+		return calloc(1, sizeof(*x));
+	list_remove(&x->link);
+	w->n_unused_faults--;
+	memset(x, 0, sizeof(*x));
+	return x;
+}
+
 static void fault_free(struct fault *x)
 {
+	struct worker *w = x->space->worker;
+
 	waiter_cancel(&x->waiter);
 	list_remove(&x->parked.link);
 	list_remove(&x->pending);
 	list_remove(&x->link);
 	x->space->n_faults--;
-	free(x);
+	if (w->n_unused_faults >= UNUSED_MAX) {
+		free(x);
+		return;
+	}
+	list_append(&w->unused_faults, &x->link);
+	w->n_unused_faults++;
 }
 
 static void fault_again(struct fault *x)
@@ -100,7 +122,7 @@ static void fault_resume(struct parked *p)
 
 static int fault_new(struct space *s, uint64_t addr, uint64_t flags, pid_t tid)
 {
-	struct fault *x = calloc(1, sizeof(*x));
+	struct fault *x = fault_alloc(s->worker);
 
 	if (!x)
 		return -ENOMEM;
@@ -111,6 +133,7 @@ static int fault_new(struct space *s, uint64_t addr, uint64_t flags, pid_t tid)
 		s->pid = tid; /* in the child's pid namespace, as far as that is ours */
 		space_save_process(s);
 	}
+	x->tid = tid;
 	x->write = flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP);
 	x->protected = flags & UFFD_PAGEFAULT_FLAG_WP;
 	waiter_init(&x->waiter, fault_ready);
@@ -302,15 +325,6 @@ static int resolve_load(struct fault *x, uint64_t page, uint64_t below, uint64_t
 	return r == -EEXIST ? uffd_wake(s->uffd, x->addr, PAGE_SIZE_) : r;
 }
 
-static void space_is_gone(struct space *s)
-{
-	if (s->gone)
-		return;
-	s->gone = true;
-	if (s->changed)
-		s->changed(s);
-}
-
 /* At an address that nobody told us of: not ours to map. SIGBUS, so that the thread does not hang. */
 static int fault_unknown(struct fault *x)
 {
@@ -378,74 +392,6 @@ static int ask_kernel(struct fault *x)
 	s->asking = true;
 	space_pin(s);
 	return -EAGAIN;
-}
-
-static int add_length(void *arg, struct range r, uint64_t off, uint64_t attr)
-{
-	*(uint64_t *)arg += r.end - r.start;
-	return 0;
-}
-
-/* What the process has mapped of the file through all of its handles, as far as we were told. */
-static uint64_t known_mapped(struct file *f, pid_t pid)
-{
-	uint64_t total = 0;
-	struct space *s;
-
-	list_for_each(s, &f->spaces, by_file)
-		if (s->pid == pid) {
-			(void)file_range_set_walk(&s->maps, (struct range){ 0, ~0ull }, add_length, &total);
-			total += space_window_whole(s);
-		}
-	return total;
-}
-
-static void last_looked(struct vma_query *q, int error)
-{
-	struct space *s = q->owner;
-
-	s->asking = false;
-	if (!s->closed && s->maps.map.n == 0) {
-		/* More than is known: an mremap has left something, here or through another handle, or a mapping is being made. */
-		s->unsure = q->changes != s->changes || error == -EAGAIN || (error == 0 && q->total > known_mapped(s->file, s->pid));
-		s->confirmed = !s->unsure;
-		if (s->unsure)
-			ring_timer_arm(&s->worker->ring, &s->worker->child_timer, SPACE_CHECK_NS);
-		else if (s->changed)
-			s->changed(s);
-	}
-	free(q);
-	space_unpin(s);
-}
-
-static void confirm_later(struct space *s)
-{
-	s->unsure = true;
-	ring_timer_arm(&s->worker->ring, &s->worker->child_timer, SPACE_CHECK_NS);
-}
-
-void fault_confirm_unmapped(struct space *s)
-{
-	struct vma_query *q;
-
-	if (s->asking || s->maps.map.n > 0)
-		return;
-	q = calloc(1, sizeof(*q));
-	if (!q) {
-		confirm_later(s);
-		return;
-	}
-	*q = (struct vma_query){
-		.pid = s->pid, .all = true, .dev = s->file->memfd_dev, .ino = s->file->memfd_ino,
-		.changes = s->changes, .owner = s, .done = last_looked,
-	};
-	if (vma_query_start(q, &s->worker->ring) < 0) {
-		free(q);
-		confirm_later(s);
-		return;
-	}
-	s->asking = true;
-	space_pin(s);
 }
 
 static int wait_for_room(struct fault *x)
@@ -676,7 +622,7 @@ static void fault_try(struct fault *x)
 		fault_again(x);
 		return;
 	case -ESRCH:
-		space_is_gone(s);
+		space_set_gone(s);
 		break;
 	case -ENOENT: /* unmapped meanwhile: the thread finds out when it runs again */
 	case 0:
@@ -693,6 +639,10 @@ static void fault_try(struct fault *x)
 		(void)uffd_wake(s->uffd, x->addr, PAGE_SIZE_);
 		break;
 	}
+	if (x->plan.stream)
+		placement_other(s->worker);
+	else
+		placement_fault(s->worker, x->tid);
 	s->worker->stats->fault_wait_max_ns = MAX(s->worker->stats->fault_wait_max_ns, now_ns() - x->since);
 	fault_free(x);
 }
@@ -753,6 +703,9 @@ static void handle_message(struct space *s, const struct uffd_msg *m)
 	}
 }
 
+/* One read brings all that wait, but for a forked child's, and where the kernel cannot (uffd_read()): there it brings one. */
+static bool reads_all(const struct space *s) { return s->has_handle && s->worker->caps->read_nowait; }
+
 /* Returns whether more may be waiting. */
 static bool read_messages(struct space *s, int reads)
 {
@@ -773,7 +726,7 @@ static bool read_messages(struct space *s, int reads)
 			return false;
 		for (int j = 0; j < n; j++)
 			handle_message(s, &m[j]);
-		if (n < most && n > 1)
+		if (n < most && (n > 1 || reads_all(s)))
 			return false;
 	}
 	return true;
@@ -961,26 +914,6 @@ int64_t fault_populate(struct space *s, uint64_t addr, uint64_t len, bool write)
 		done += mapped;
 	}
 	return (int64_t)done;
-}
-
-bool fault_check_spaces(struct worker *w)
-{
-	struct space *s, *next;
-	bool again = false;
-
-	list_for_each_safe(s, next, &w->spaces, by_worker) {
-		struct range_seg *seg = range_map_lower(&s->maps.map, 0);
-
-		if (!s->has_handle) {
-			again = true;
-			if (!uffd_alive(s->uffd, seg ? seg->r.start : s->last_addr))
-				space_is_gone(s);
-		} else if (s->unsure) {
-			again = true;
-			fault_confirm_unmapped(s);
-		}
-	}
-	return again;
 }
 
 void fault_init(void)

@@ -24,6 +24,7 @@
 #include "daemon/ops.h"
 #include "daemon/request.h"
 #include "daemon/revive.h"
+#include "daemon/space_check.h"
 #include "daemon/space_save.h"
 #include "daemon/twin.h"
 #include "daemon/warm.h"
@@ -172,6 +173,7 @@ static void read_requests(struct handle *h)
 			handle_end(h, r == -EPROTO ? reason : NULL);
 			return;
 		}
+		placement_other(h->worker);
 		reason = request_begin(h, &msg, fds, n_fds);
 		for (unsigned k = 0; k < n_fds; k++)
 			conn_close_fd(&h->worker->ring, fds[k]);
@@ -226,7 +228,7 @@ static void space_changed(struct space *s)
 	if (s->gone || (h->closing && s->maps.map.n == 0 && s->confirmed))
 		worker_queue(h->worker, &h->ending);
 	else if (h->closing && s->maps.map.n == 0)
-		fault_confirm_unmapped(s);
+		space_confirm_unmapped(s);
 }
 
 static uint32_t saved_flags(const struct space *s, bool readable, bool writable)

@@ -19,6 +19,7 @@
 #include "daemon/memory.h"
 #include "daemon/ops.h"
 #include "daemon/seek.h"
+#include "daemon/space_check.h"
 #include "daemon/space_save.h"
 #include "daemon/writeback.h"
 #include "daemon/written.h"
@@ -792,7 +793,7 @@ static int begin(struct request *r, int fd)
 		space_save_closing(h->space);
 		kill_point("close.begun");
 		fault_drain_events(h->space);
-		fault_confirm_unmapped(h->space);
+		space_confirm_unmapped(h->space);
 		return 0;
 	case PGC_MSG_MAP:
 		if (!h->readable)

@@ -24,6 +24,7 @@
 #include "daemon/locked.h"
 #include "daemon/log.h"
 #include "daemon/reclaim.h"
+#include "daemon/space_check.h"
 #include "daemon/track.h"
 #include "daemon/trap.h"
 #include "daemon/warm.h"
@@ -36,6 +37,7 @@
 #define DRAIN_PAUSE_NS 500000000ull
 #define DRAIN_LOOK_NS  200000000ull
 #define SPIN_NS        100000ull
+#define NO_SPIN_NS     10000000ull
 #define TURN_NS        50000ull      /* of what is ready */
 #define NO_ROOM_NS     1000000ull
 #define END_PATIENCE_NS 2000000000ull /* for a store that hangs; its operations end with the process */
@@ -102,7 +104,7 @@ static void child_expired(struct ring_timer *t)
 {
 	struct worker *w = container_of(t, struct worker, child_timer);
 
-	if (fault_check_spaces(w))
+	if (spaces_check(w))
 		ring_timer_arm(&w->ring, t, SPACE_CHECK_NS);
 }
 
@@ -114,6 +116,8 @@ static void run_round(struct worker *w)
 	while (drr_run(&w->turns, WORKER_GLANCE_NS) && !worker_turn_is_over(w, start, TURN_NS))
 		continue;
 	locked_look(w);
+	if (w->placement.follows && now_ns() - start >= TURN_NS)
+		placement_other(w); /* it keeps the thread from running */
 	if (list_empty(&w->no_room))
 		return;
 	if (w->room_made)
@@ -327,6 +331,12 @@ int worker_drain(struct worker *w, struct ring *from)
 
 static bool idle(struct worker *w) { return drr_empty(&w->turns) && !w->stopped; }
 
+/* On the processor of the thread whose faults it answers, which cannot run meanwhile: to look pays as long as that waits for a device. */
+static bool is_in_the_way(struct worker *w, uint64_t now)
+{
+	return w->placement.follows && (w->fills_in_flight == 0 || now < w->no_spin_until);
+}
+
 /*
  * Looks for a while before it sleeps: to be woken on another processor takes longer than most of what is waited for. Only as long as that
  * has paid of late, so that an idle worker sleeps.
@@ -338,6 +348,8 @@ static bool spin(struct worker *w)
 	if (limit == 0 || w->alone)
 		return false;
 	start = now_ns();
+	if (is_in_the_way(w, start))
+		return false;
 	do {
 		if (ring_run(&w->ring, false, RING_MAX) > 0) {
 			w->spin_ns = SPIN_NS;
@@ -345,21 +357,34 @@ static bool spin(struct worker *w)
 		}
 		cpu_relax();
 	} while (now_ns() - start < limit);
+	w->spun_for_nothing = true;
 	w->spin_ns /= 2;
 	if (w->spin_ns < SPIN_NS / 16)
 		w->spin_ns = 0;
 	return false;
 }
 
+/* What comes so soon after it has looked for nothing seems to have waited for that. */
+static void slept(struct worker *w, uint64_t since)
+{
+	uint64_t now = now_ns(), ns = now - since;
+
+	if (w->spun_for_nothing && ns < SPIN_NS / 4)
+		w->no_spin_until = now + NO_SPIN_NS;
+	w->spun_for_nothing = false;
+	if (ns < SPIN_NS)
+		w->spin_ns = SPIN_NS;
+}
+
 void worker_round(struct worker *w, bool wait)
 {
 	run_round(w);
+	placement_look(w);
 	if (wait && idle(w) && !spin(w)) {
 		uint64_t start = now_ns();
 
 		ring_run(&w->ring, idle(w), RING_MAX);
-		if (now_ns() - start < SPIN_NS)
-			w->spin_ns = SPIN_NS;
+		slept(w, start);
 	} else if (!wait || !idle(w)) {
 		ring_run(&w->ring, false, RING_MAX);
 	}
@@ -481,6 +506,7 @@ int worker_init(struct worker *w)
 		list_init(&w->files[i]);
 	list_init(&w->all_files);
 	list_init(&w->spaces);
+	list_init(&w->unused_faults);
 	list_init(&w->sockets);
 	list_init(&w->readers);
 	drr_init(&w->turns);
@@ -509,6 +535,7 @@ int worker_init(struct worker *w)
 	locked_init(w);
 	warm_worker_init(w);
 	fill_worker_init(w);
+	placement_init(w);
 	w->alone = sysconf(_SC_NPROCESSORS_ONLN) < 2;
 	w->stats = &w->state->stats[w->id];
 
@@ -549,15 +576,22 @@ int worker_start(struct worker *w)
 	return -pthread_create(&w->thread, NULL, worker_main, w);
 }
 
-void worker_free(struct worker *w)
+/* Of what begins with its link. */
+static void free_all(struct list *all)
 {
 	struct list *l;
 
-	ring_free(&w->ring);
-	while (w->lifeline_waits.next && (l = w->lifeline_waits.next) != &w->lifeline_waits) {
+	while (all->next && (l = all->next) != all) {
 		list_remove(l);
 		free(l);
 	}
+}
+
+void worker_free(struct worker *w)
+{
+	ring_free(&w->ring);
+	free_all(&w->lifeline_waits);
+	free_all(&w->unused_faults);
 	reclaim_free(w);
 	track_worker_free(w);
 	staging_free(w);

@@ -12,6 +12,7 @@
 #include "daemon/budget.h"
 #include "daemon/config.h"
 #include "daemon/drr.h"
+#include "daemon/placement.h"
 #include "daemon/ring.h"
 #include "daemon/staging.h"
 #include "daemon/state.h"
@@ -99,6 +100,8 @@ struct worker {
 	struct list files[FILE_HASH_SIZE];
 	struct list all_files;
 	struct list spaces;        /* struct space */
+	struct list unused_faults; /* of fault.c, to be used again: each begins with its link */
+	unsigned n_unused_faults;
 	struct space *spare_spaces; /* space.c: for forked children, when there is no memory */
 	unsigned n_spare_spaces;
 	struct list sockets;       /* struct handle */
@@ -165,7 +168,10 @@ struct worker {
 	unsigned n_unsent_counts;
 	struct task count_task;
 
+	struct placement placement;
 	uint64_t spin_ns;          /* how long it looks before it sleeps */
+	bool spun_for_nothing;     /* just now */
+	uint64_t no_spin_until;    /* ns, while it follows a thread (placement.h) */
 	bool alone;                /* on the only processor: to look would keep others from what is waited for */
 	bool draining;             /* shutting down: write faults wait, everything is written back */
 	bool stopped;

@@ -6,6 +6,7 @@
 #include "harness.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -451,6 +452,131 @@ SYSTEM_TEST(a_store_that_hangs_holds_no_other_file, .workers = 1, .memory_max = 
 	peer_kill(p);
 }
 
+/* --- where the worker runs --- */
+
+#define FAULTS 200u
+#define BURSTS 40u
+
+static int one_processor(cpu_set_t *ret_all, bool second)
+{
+	bool skip = second;
+
+	CHECK_EQ(sched_getaffinity(0, sizeof(*ret_all), ret_all), 0);
+	for (int i = 0; i < CPU_SETSIZE; i++)
+		if (CPU_ISSET(i, ret_all)) {
+			if (!skip)
+				return i;
+			skip = false;
+		}
+	skip_test("one processor alone");
+}
+
+/* Of the daemon that is called "worker 0": the test has one. */
+static pid_t worker_thread(void)
+{
+	pid_t found = 0;
+	char script[128];
+	struct output o;
+
+	snprintf(script, sizeof(script), "cd /proc/%d/task && grep -l '^worker 0$' */comm", (int)daemon_pid());
+	o = RUN("sh", "-c", script);
+	found = atoi(o.out);
+	output_free(&o);
+	CHECK(found > 0);
+	return found;
+}
+
+static bool is_on(pid_t tid, int cpu)
+{
+	cpu_set_t now;
+
+	CHECK_EQ(sched_getaffinity(tid, sizeof(now), &now), 0);
+	return CPU_COUNT(&now) == 1 && CPU_ISSET(cpu, &now);
+}
+
+static bool is_anywhere(pid_t tid, const cpu_set_t *all)
+{
+	cpu_set_t now;
+
+	CHECK_EQ(sched_getaffinity(tid, sizeof(now), &now), 0);
+	return CPU_EQUAL(&now, all);
+}
+
+static void confine(pid_t tid, int cpu)
+{
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	CHECK_EQ(sched_setaffinity(tid, sizeof(one), &one), 0);
+}
+
+static uint8_t *map_at_random(const char *name)
+{
+	struct pgc_file *f = open_file(make_file(name, BURSTS * FAULTS * PAGE, 1), O_RDWR);
+	uint8_t *m = map(f, BURSTS * FAULTS * PAGE, PROT_READ, MAP_SHARED, 0);
+
+	CHECK_EQ(pgc_madvise(m, BURSTS * FAULTS * PAGE, MADV_RANDOM), 0);
+	return m;
+}
+
+/* Each a fault of its own. */
+static void fault_burst(const uint8_t *m, unsigned burst)
+{
+	for (unsigned i = 0; i < FAULTS; i++) {
+		size_t at = ((size_t)i * BURSTS + burst) * PAGE;
+
+		CHECK_EQ(load(m + at), pattern_byte(at, 1));
+	}
+}
+
+SYSTEM_TEST(worker_comes_to_a_thread_on_one_processor_and_leaves_it, .workers = 1, .no_kills = "each daemon has another worker")
+{
+	cpu_set_t all;
+	int cpu = one_processor(&all, true);
+	pid_t worker = worker_thread();
+	uint8_t *m = map_at_random("f");
+	bool came = false;
+
+	CHECK(is_anywhere(worker, &all));
+	confine(0, cpu);
+	for (unsigned i = 0; i < BURSTS && !came; i++) {
+		fault_burst(m, i);
+		came = is_on(worker, cpu);
+	}
+	CHECK(came);
+	WAIT_UNTIL(is_anywhere(worker, &all));
+}
+
+SYSTEM_TEST(worker_follows_nobody_who_is_on_several_processors, .workers = 1, .no_kills = "each daemon has another worker")
+{
+	cpu_set_t all;
+	int cpu = one_processor(&all, true);
+	pid_t worker = worker_thread();
+	uint8_t *m = map_at_random("f");
+
+	for (unsigned i = 0; i < BURSTS; i++) {
+		fault_burst(m, i);
+		CHECK(!is_on(worker, cpu));
+		CHECK(is_anywhere(worker, &all));
+	}
+}
+
+SYSTEM_TEST(worker_stays_where_it_was_put, .workers = 1, .no_kills = "each daemon has another worker")
+{
+	cpu_set_t all;
+	int cpu = one_processor(&all, false), other = one_processor(&all, true);
+	pid_t worker = worker_thread();
+	uint8_t *m = map_at_random("f");
+
+	confine(worker, other);
+	confine(0, cpu);
+	for (unsigned i = 0; i < BURSTS; i++) {
+		fault_burst(m, i);
+		CHECK(is_on(worker, other));
+	}
+}
+
 SYSTEM_TESTS_MAIN("fairness",
 	cmocka_unit_test(loads_of_a_greedy_client_delay_nobody),
 	cmocka_unit_test(first_stores_of_a_greedy_client_delay_nobody),
@@ -459,4 +585,7 @@ SYSTEM_TESTS_MAIN("fairness",
 	cmocka_unit_test(a_mad_forker_waits_and_its_user_opens_nothing_more),
 	cmocka_unit_test(forks_that_waited_go_on_when_children_end),
 	cmocka_unit_test(connections_to_the_limit_are_refused_and_others_are_not),
-	cmocka_unit_test(a_store_that_hangs_holds_no_other_file))
+	cmocka_unit_test(a_store_that_hangs_holds_no_other_file),
+	cmocka_unit_test(worker_comes_to_a_thread_on_one_processor_and_leaves_it),
+	cmocka_unit_test(worker_follows_nobody_who_is_on_several_processors),
+	cmocka_unit_test(worker_stays_where_it_was_put))
