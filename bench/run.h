@@ -122,6 +122,7 @@ void run_pread(struct run *r, const struct workload *w);
 void run_pwrite(struct run *r, const struct workload *w);
 /* workloads_many.c: n processes */
 void run_processes(struct run *r, const struct workload *w);
+void run_warm_start(struct run *r, const struct workload *w);
 void run_clients(struct run *r, const struct workload *w);
 void run_many_files(struct run *r, const struct workload *w);
 /* databases.c */
