@@ -12,6 +12,7 @@
  *   - A page is marked dirty before it becomes writable in a shared mapping.
  *   - While an event waits, the kernel refuses ioctls with EAGAIN: the fault stays in `pending` and is tried again.
  *   - Whatever the client does, a round is bounded: so many messages, then the other clients' turn.
+ *   - While a lane has something to map in a space (lane.h), nothing is read from it, and its descriptor stays open.
  * Runs on the file's worker. May call space, file, fill, uffd.
  */
 #include "daemon/fault.h"
@@ -42,6 +43,7 @@
 #define MAP_SEQUENTIAL     2048u     /* in a stream: some 160 us of work */
 #define MAP_HUGE           (256 * HUGE_PAGES) /* which is as much work */
 #define WRITE_WINDOW_MAX   64u
+#define LEND_PAUSE_NS      1000000ull
 #define UNSEEN_MAX         8192u     /* pages: how far a stream is looked for on the other side of what is here already */
 
 struct fault {
@@ -57,6 +59,8 @@ struct fault {
 	bool brought;              /* its page was not here, and came for it: no second use */
 	bool planned;              /* readahead knows of it */
 	bool throttled;            /* it waits for dirty pages to be written */
+	bool was_lent;             /* a lane has tried, in vain */
+	struct lane_job *job;      /* a lane has it; NULL: none */
 	struct readahead_plan plan;
 	uint64_t since;            /* ns */
 };
@@ -67,6 +71,8 @@ static void queue_pending(struct space *s);
 
 static void fault_free(struct fault *x)
 {
+	if (x->job)
+		x->job->fault = NULL;
 	waiter_cancel(&x->waiter);
 	list_remove(&x->parked.link);
 	list_remove(&x->pending);
@@ -273,6 +279,73 @@ static void around(struct fault *x, struct file *f, uint64_t page, uint64_t belo
 		*ret_from = page - file_resident_below(f, page, MIN(MIN(below, most), page - p->map_from));
 }
 
+/* Pages [from, to) were mapped for a load of `page`, or what comes before it alone. */
+static void load_mapped(struct fault *x, uint64_t page, uint64_t from, uint64_t to)
+{
+	struct space *s = x->space;
+
+	file_used_ahead(s->file, from, to);
+	if (to > page)
+		readahead_mapped(&s->readahead, from, to, x->plan.around_to > 0);
+}
+
+static void fault_answered(struct fault *x)
+{
+	struct pgc_stats_entry *stats = x->space->worker->stats;
+
+	stats->fault_wait_max_ns = MAX(stats->fault_wait_max_ns, now_ns() - x->since);
+	fault_free(x);
+}
+
+/* What it could not map at once is tried here. */
+static void lent_done(struct lane_job *j)
+{
+	struct space *s = j->space;
+	struct file *f = j->file;
+	struct fault *x = j->fault;
+
+	s->worker->stats->pages_mapped += j->mapped / PAGE_SIZE_;
+	if (x) {
+		uint64_t page = j->page + (x->addr - j->addr) / PAGE_SIZE_, to = j->page + j->mapped / PAGE_SIZE_;
+
+		x->job = NULL;
+		x->was_lent = true;
+		load_mapped(x, page, j->page, to);
+		if (to > page)
+			fault_answered(x);
+		else
+			fault_again(x);
+	}
+	if (!s->settling)
+		queue_pending(s); /* there may be messages that were not read */
+	f->requests--;
+	if (s->closed)
+		file_maybe_idle(f);
+	space_unpin(s);
+}
+
+/* Lets a lane map pages [page, page + n), which are resident, if that is worth it. */
+static bool lend(struct fault *x, uint64_t addr, uint64_t page, uint64_t n, bool protect)
+{
+	struct space *s = x->space;
+	struct lane_job *j = x->was_lent || s->file->huge || now_ns() < s->lend_from ? NULL : lane_take(&s->worker->lanes, n);
+
+	if (!j)
+		return false;
+	*j = (struct lane_job){
+		.file = s->file, .space = s, .fault = x, .page = page, .n = n, .done = lent_done, .uffd = s->uffd, .addr = addr, .protect = protect,
+	};
+	x->job = j;
+	list_append(&s->file->lent, &j->by_file);
+	list_append(&s->jobs, &j->by_space);
+	s->file->requests++;
+	space_pin(s);
+	s->worker->stats->faults_lent++;
+	lane_send(&s->worker->lanes, j);
+	kill_point("fault.lent");
+	return true;
+}
+
 /* A load, or a store to a private mapping, which the kernel copies itself: map it and its resident neighbours. */
 static int resolve_load(struct fault *x, uint64_t page, uint64_t below, uint64_t above, bool shared)
 {
@@ -282,10 +355,12 @@ static int resolve_load(struct fault *x, uint64_t page, uint64_t below, uint64_t
 
 	around(x, s->file, page, below, above, &from, &to);
 	addr = x->addr - (page - from) * PAGE_SIZE_;
+	if (s->worker->lanes.lanes && !(shared && tracker_on(&s->tracker)) && lend(x, addr, from, to - from, shared))
+		return -EINPROGRESS;
 	r = continue_pages(s, addr, from, to - from, shared, shared, &mapped);
 	kill_point("fault.load_mapped");
 	if (from + mapped / PAGE_SIZE_ <= page && r != -EAGAIN) { /* it stopped before the page itself, or the range is not one piece */
-		file_used_ahead(s->file, from, from + mapped / PAGE_SIZE_);
+		load_mapped(x, page, from, from + mapped / PAGE_SIZE_);
 		from = page;
 		r = continue_pages(s, x->addr, page, to - page, shared, shared, &mapped);
 		if (r == -ENOENT && to > page + 1)
@@ -293,22 +368,10 @@ static int resolve_load(struct fault *x, uint64_t page, uint64_t below, uint64_t
 	}
 	s->worker->stats->pages_mapped += mapped / PAGE_SIZE_;
 	if (mapped > 0) {
-		to = from + mapped / PAGE_SIZE_;
-		file_used_ahead(s->file, from, to);
-		if (to > page)
-			readahead_mapped(&s->readahead, from, to, x->plan.around_to > 0);
+		load_mapped(x, page, from, from + mapped / PAGE_SIZE_);
 		return 0;
 	}
 	return r == -EEXIST ? uffd_wake(s->uffd, x->addr, PAGE_SIZE_) : r;
-}
-
-static void space_is_gone(struct space *s)
-{
-	if (s->gone)
-		return;
-	s->gone = true;
-	if (s->changed)
-		s->changed(s);
 }
 
 /* At an address that nobody told us of: not ours to map. SIGBUS, so that the thread does not hang. */
@@ -378,74 +441,6 @@ static int ask_kernel(struct fault *x)
 	s->asking = true;
 	space_pin(s);
 	return -EAGAIN;
-}
-
-static int add_length(void *arg, struct range r, uint64_t off, uint64_t attr)
-{
-	*(uint64_t *)arg += r.end - r.start;
-	return 0;
-}
-
-/* What the process has mapped of the file through all of its handles, as far as we were told. */
-static uint64_t known_mapped(struct file *f, pid_t pid)
-{
-	uint64_t total = 0;
-	struct space *s;
-
-	list_for_each(s, &f->spaces, by_file)
-		if (s->pid == pid) {
-			(void)file_range_set_walk(&s->maps, (struct range){ 0, ~0ull }, add_length, &total);
-			total += s->window_end - s->window_start;
-		}
-	return total;
-}
-
-static void last_looked(struct vma_query *q, int error)
-{
-	struct space *s = q->owner;
-
-	s->asking = false;
-	if (!s->closed && s->maps.map.n == 0) {
-		/* More than is known: an mremap has left something, here or through another handle, or a mapping is being made. */
-		s->unsure = q->changes != s->changes || error == -EAGAIN || (error == 0 && q->total > known_mapped(s->file, s->pid));
-		s->confirmed = !s->unsure;
-		if (s->unsure)
-			ring_timer_arm(&s->worker->ring, &s->worker->child_timer, SPACE_CHECK_NS);
-		else if (s->changed)
-			s->changed(s);
-	}
-	free(q);
-	space_unpin(s);
-}
-
-static void confirm_later(struct space *s)
-{
-	s->unsure = true;
-	ring_timer_arm(&s->worker->ring, &s->worker->child_timer, SPACE_CHECK_NS);
-}
-
-void fault_confirm_unmapped(struct space *s)
-{
-	struct vma_query *q;
-
-	if (s->asking || s->maps.map.n > 0)
-		return;
-	q = calloc(1, sizeof(*q));
-	if (!q) {
-		confirm_later(s);
-		return;
-	}
-	*q = (struct vma_query){
-		.pid = s->pid, .all = true, .dev = s->file->memfd_dev, .ino = s->file->memfd_ino,
-		.changes = s->changes, .owner = s, .done = last_looked,
-	};
-	if (vma_query_start(q, &s->worker->ring) < 0) {
-		free(q);
-		confirm_later(s);
-		return;
-	}
-	s->asking = true;
-	space_pin(s);
 }
 
 static int wait_for_room(struct fault *x)
@@ -577,7 +572,7 @@ static int answer_reader(struct fault *x, uint64_t page)
 	uint64_t mapped;
 	int r;
 
-	if (fallocate(s->file->memfd, FALLOC_FL_KEEP_SIZE, (off_t)(page * PAGE_SIZE_), PAGE_SIZE_) < 0)
+	if (lane_free_run(&s->file->lent, page, 1) == 0 || fallocate(s->file->memfd, FALLOC_FL_KEEP_SIZE, (off_t)(page * PAGE_SIZE_), PAGE_SIZE_) < 0)
 		return -EAGAIN;
 	r = uffd_continue(s->uffd, x->addr, PAGE_SIZE_, false, &mapped);
 	return mapped > 0 ? 0 : r == -EEXIST ? uffd_wake(s->uffd, x->addr, PAGE_SIZE_) : r;
@@ -676,7 +671,7 @@ static void fault_try(struct fault *x)
 		fault_again(x);
 		return;
 	case -ESRCH:
-		space_is_gone(s);
+		space_gone(s);
 		break;
 	case -ENOENT: /* unmapped meanwhile: the thread finds out when it runs again */
 	case 0:
@@ -693,8 +688,7 @@ static void fault_try(struct fault *x)
 		(void)uffd_wake(s->uffd, x->addr, PAGE_SIZE_);
 		break;
 	}
-	s->worker->stats->fault_wait_max_ns = MAX(s->worker->stats->fault_wait_max_ns, now_ns() - x->since);
-	fault_free(x);
+	fault_answered(x);
 }
 
 /* --- messages --- */
@@ -753,16 +747,29 @@ static void handle_message(struct space *s, const struct uffd_msg *m)
 	}
 }
 
+/* Whether lanes have done all that they had to do in it. */
+static bool settle(struct space *s)
+{
+	struct lane_job *j, *next;
+
+	s->settling = true;
+	list_for_each_safe(j, next, &s->jobs, by_space)
+		(void)lane_settle(j);
+	s->settling = false;
+	return list_empty(&s->jobs);
+}
+
 /* Returns whether more may be waiting. */
 static bool read_messages(struct space *s, int reads)
 {
 	struct uffd_msg m[MESSAGES_PER_READ];
 
 	for (int i = 0; i < reads; i++) {
-		int most = space_may_read(s, MESSAGES_PER_READ), n;
+		int most, n;
 
-		if (s->n_faults >= SPACE_FAULTS_MAX || s->closed)
-			return false; /* goes on when some are answered: run_pending() */
+		if (!settle(s) || s->n_faults >= SPACE_FAULTS_MAX || s->closed)
+			return false; /* goes on when some are answered: run_pending(), lent_done() */
+		most = space_may_read(s, MESSAGES_PER_READ);
 		/* Before anything is read, since an event that was read goes on and cannot fail any more. */
 		n = most > 0 ? space_prepare(s, (unsigned)most) : 0;
 		if (most > 0 && n == 0)
@@ -907,12 +914,17 @@ void fault_unwatch(struct space *s)
 	space_close(s);
 }
 
-void fault_drain_events(struct space *s)
+bool fault_drain_events(struct space *s)
 {
 	if (!s->closed)
 		(void)read_messages(s, READS_MAX);
+	if (!list_empty(&s->jobs)) {
+		s->file->maps_changes++; /* as there may be something that was not read */
+		s->lend_from = now_ns() + LEND_PAUSE_NS;
+	}
 	if (!s->closed && !list_empty(&s->pending))
 		queue_pending(s);
+	return list_empty(&s->jobs);
 }
 
 /* --- for requests and timers --- */
@@ -961,26 +973,6 @@ int64_t fault_populate(struct space *s, uint64_t addr, uint64_t len, bool write)
 		done += mapped;
 	}
 	return (int64_t)done;
-}
-
-bool fault_check_spaces(struct worker *w)
-{
-	struct space *s, *next;
-	bool again = false;
-
-	list_for_each_safe(s, next, &w->spaces, by_worker) {
-		struct range_seg *seg = range_map_lower(&s->maps.map, 0);
-
-		if (!s->has_handle) {
-			again = true;
-			if (!uffd_alive(s->uffd, seg ? seg->r.start : s->last_addr))
-				space_is_gone(s);
-		} else if (s->unsure) {
-			again = true;
-			fault_confirm_unmapped(s);
-		}
-	}
-	return again;
 }
 
 void fault_init(void)

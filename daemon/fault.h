@@ -13,20 +13,10 @@ void fault_init(void);
 void fault_watch(struct space *s);
 /* Ends that and closes the space. Faults that wait are forgotten: the client's own userfaultfd keeps them waiting. */
 void fault_unwatch(struct space *s);
-/* Reads what waits now, so that the space's table is up to date; faults are answered later. */
-void fault_drain_events(struct space *s);
+/* Reads what waits now, so that the space's table is up to date; faults are answered later. False: a lane is at work there, once more a little later. */
+bool fault_drain_events(struct space *s);
 /*
  * Maps what is resident of [addr, addr + len), without a fault; `write`: writable, counted dirty. Stops at what is not resident.
  * Returns the bytes done or a negative errno (-EAGAIN: an event waits; -ENOENT: not mapped).
  */
 int64_t fault_populate(struct space *s, uint64_t addr, uint64_t len, bool write);
-/*
- * No mapping is known of any more. An mremap may have left one that is not: looks, and then sets `confirmed` and calls s->changed(), or
- * looks again later.
- */
-void fault_confirm_unmapped(struct space *s);
-/*
- * Every SPACE_CHECK_NS while there is reason to: forked children have no socket that says when they end, so each is asked; and handles
- * that may have lost their last mapping are looked at again. Returns whether there still is reason.
- */
-bool fault_check_spaces(struct worker *w);

@@ -226,7 +226,7 @@ static void space_changed(struct space *s)
 	if (s->gone || (h->closing && s->maps.map.n == 0 && s->confirmed))
 		worker_queue(h->worker, &h->ending);
 	else if (h->closing && s->maps.map.n == 0)
-		fault_confirm_unmapped(s);
+		space_confirm_unmapped(s);
 }
 
 static uint32_t saved_flags(const struct space *s, bool readable, bool writable)

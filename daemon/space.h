@@ -12,6 +12,7 @@
 
 #include "daemon/file.h"
 #include "daemon/fill.h"
+#include "daemon/lane.h"
 #include "daemon/file_range_set.h"
 #include "daemon/readahead.h"
 #include "daemon/track.h"
@@ -91,6 +92,9 @@ struct space {
 	struct list faults;        /* struct fault, all */
 	struct list pending;       /* struct fault, to be tried */
 	unsigned n_faults;
+	struct list jobs;          /* struct lane_job: under way. Until they have ended no message is read */
+	bool settling;             /* those that have are being looked at */
+	uint64_t lend_from;        /* ns: none before, as somebody wants the messages read */
 	struct readahead_set readahead;
 	int advice;                /* POSIX_FADV_*, of the handle, where a mapping has none of its own */
 	bool noreuse;              /* what it reads is not worth keeping */
@@ -165,4 +169,16 @@ int space_learn(struct space *s, uint64_t start, uint64_t end, uint64_t off, boo
 /* The kernel cannot be asked: the line of the nearest mapping below goes on, for one page. -ENOENT: there is none. */
 int space_guess(struct space *s, uint64_t addr);
 
+/*
+ * No mapping is known of any more. An mremap may have left one that is not: looks, and then sets `confirmed` and calls s->changed(), or
+ * looks again later.
+ */
+void space_confirm_unmapped(struct space *s);
+/* Its process is no more: s->changed() is called, once. */
+void space_gone(struct space *s);
+/*
+ * Every SPACE_CHECK_NS while there is reason to: forked children have no socket that says when they end, so each is asked; and handles
+ * that may have lost their last mapping are looked at again. Returns whether there still is reason.
+ */
+bool space_check_all(struct worker *w);
 void space_note_unprotected(struct space *s, uint64_t first, uint64_t n);

@@ -101,7 +101,7 @@ static void child_expired(struct ring_timer *t)
 {
 	struct worker *w = container_of(t, struct worker, child_timer);
 
-	if (fault_check_spaces(w))
+	if (space_check_all(w))
 		ring_timer_arm(&w->ring, t, SPACE_CHECK_NS);
 }
 
@@ -344,18 +344,32 @@ static bool spin(struct worker *w)
 	return false;
 }
 
+static void wait_for_news(struct worker *w)
+{
+	uint64_t start;
+
+	if (spin(w))
+		return;
+	start = now_ns();
+	ring_run(&w->ring, idle(w), RING_MAX);
+	if (now_ns() - start < SPIN_NS)
+		w->spin_ns = SPIN_NS;
+}
+
 void worker_round(struct worker *w, bool wait)
 {
-	run_round(w);
-	if (wait && idle(w) && !spin(w)) {
-		uint64_t start = now_ns();
+	uint64_t start;
 
-		ring_run(&w->ring, idle(w), RING_MAX);
-		if (now_ns() - start < SPIN_NS)
-			w->spin_ns = SPIN_NS;
-	} else if (!wait || !idle(w)) {
+	run_round(w);
+	lane_flush(&w->lanes);
+	if (!wait || !idle(w)) {
 		ring_run(&w->ring, false, RING_MAX);
+		return;
 	}
+	start = w->lanes.lanes ? now_ns() : 0;
+	wait_for_news(w);
+	if (w->lanes.lanes)
+		w->lanes.idle_ns += now_ns() - start;
 }
 
 /* Does anything in flight still point into the worker's memory? */
@@ -531,6 +545,8 @@ int worker_init(struct worker *w)
 	if (r == 0)
 		r = ring_init(&w->ring, RING_ENTRIES);
 	if (r == 0)
+		r = lane_user_init(&w->lanes, w->lanes.lanes, &w->ring);
+	if (r == 0)
 		r = keep_lifeline(w);
 	if (r == 0)
 		r = keep_drop_pipe(w);
@@ -547,6 +563,8 @@ void worker_free(struct worker *w)
 	struct list *l;
 
 	ring_free(&w->ring);
+	if (!w->abandoned) /* else a lane may still write into it */
+		lane_user_free(&w->lanes);
 	while (w->lifeline_waits.next && (l = w->lifeline_waits.next) != &w->lifeline_waits) {
 		list_remove(l);
 		free(l);
