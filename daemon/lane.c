@@ -44,34 +44,34 @@ struct lanes {
 
 static void send_back(struct lane *l, struct lane_batch *b)
 {
-	if (ring_post(&l->ring, b->user->ring, &b->op, 0) < 0)
+	if (ring_post(&l->ring, b->user->ring, &b->back, 0) < 0)
 		list_append(&l->unsent, &b->link);
 }
 
-static void returned(struct ring_op *op, int res, uint32_t cflags);
-
-static void carry_out(struct lane_batch *b)
+/* Whose it was: afterwards all of it is the worker's. */
+static struct lane *carry_out(struct lane_batch *b)
 {
+	unsigned n = atomic_load_explicit(&b->n, memory_order_acquire);
 	uint64_t start = now_ns(), pages = 0;
+	struct lane *l = b->lane;
 
-	for (unsigned i = 0; i < b->n; i++) {
+	for (unsigned i = 0; i < n; i++) {
 		struct lane_job *j = &b->job[i];
 
 		pages += j->n; /* settled jobs are the worker's */
 		j->result = uffd_continue(j->uffd, j->addr, j->n * PAGE_SIZE_, j->protect, &j->mapped);
 		atomic_store_explicit(&j->finished, true, memory_order_release);
 	}
-	b->ns = now_ns() - start;
-	b->op.done = returned;
-	atomic_fetch_sub_explicit(&b->lane->pages, pages, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&l->pages, pages, memory_order_relaxed);
+	atomic_store_explicit(&b->ns, now_ns() - start, memory_order_release);
+	return l;
 }
 
 static void arrived(struct ring_op *op, int res, uint32_t cflags)
 {
 	struct lane_batch *b = container_of(op, struct lane_batch, op);
-	struct lane *l = b->lane;
+	struct lane *l = carry_out(b);
 
-	carry_out(b);
 	send_back(l, b);
 	(void)ring_flush(&l->ring);
 }
@@ -183,24 +183,6 @@ void lanes_stop(struct lanes *l, struct ring *from)
 
 /* --- the worker's side --- */
 
-int lane_user_init(struct lane_user *u, struct lanes *l, struct ring *ring)
-{
-	unsigned n = l ? l->n * LANE_BATCHES : 0;
-
-	*u = (struct lane_user){ .lanes = l, .ring = ring, .since = now_ns() };
-	list_init(&u->unused);
-	if (!l)
-		return 0;
-	u->batches = calloc(n, sizeof(*u->batches));
-	if (!u->batches)
-		return -ENOMEM;
-	for (unsigned i = 0; i < n; i++) {
-		u->batches[i].user = u;
-		list_append(&u->unused, &u->batches[i].link);
-	}
-	return 0;
-}
-
 void lane_user_free(struct lane_user *u)
 {
 	free(u->batches);
@@ -220,13 +202,33 @@ bool lane_settle(struct lane_job *j)
 /* On the worker. */
 static void returned(struct ring_op *op, int res, uint32_t cflags)
 {
-	struct lane_batch *b = container_of(op, struct lane_batch, op);
+	struct lane_batch *b = container_of(op, struct lane_batch, back);
 
+	b->user->lane_ns += atomic_load_explicit(&b->ns, memory_order_acquire);
 	for (unsigned i = 0; i < b->n; i++)
 		if (!list_empty(&b->job[i].by_file))
 			(void)lane_settle(&b->job[i]);
-	b->user->lane_ns += b->ns;
 	list_append(&b->user->unused, &b->link);
+}
+
+int lane_user_init(struct lane_user *u, struct lanes *l, struct ring *ring)
+{
+	unsigned n = l ? l->n * LANE_BATCHES : 0;
+
+	*u = (struct lane_user){ .lanes = l, .ring = ring, .since = now_ns() };
+	list_init(&u->unused);
+	if (!l)
+		return 0;
+	u->batches = calloc(n, sizeof(*u->batches));
+	if (!u->batches)
+		return -ENOMEM;
+	for (unsigned i = 0; i < n; i++) {
+		u->batches[i].user = u;
+		u->batches[i].op.done = arrived;
+		u->batches[i].back.done = returned;
+		list_append(&u->unused, &u->batches[i].link);
+	}
+	return 0;
 }
 
 static bool is_busy(struct lane_user *u)
@@ -269,8 +271,7 @@ static bool open_batch(struct lane_user *u)
 		return false;
 	list_remove(&b->link);
 	b->lane = l;
-	b->n = 0;
-	b->op.done = arrived;
+	atomic_store_explicit(&b->n, 0, memory_order_relaxed);
 	u->open = b;
 	return true;
 }
@@ -290,8 +291,8 @@ void lane_flush(struct lane_user *u)
 		return;
 	u->open = NULL;
 	if (ring_post(u->ring, &b->lane->ring, &b->op, 0) < 0) {
-		carry_out(b);
-		returned(&b->op, 0, 0);
+		(void)carry_out(b);
+		returned(&b->back, 0, 0);
 		return;
 	}
 	(void)ring_flush(u->ring);
@@ -303,7 +304,7 @@ void lane_send(struct lane_user *u, struct lane_job *j)
 
 	atomic_store_explicit(&j->finished, false, memory_order_relaxed);
 	atomic_fetch_add_explicit(&b->lane->pages, j->n, memory_order_relaxed);
-	b->n++;
+	atomic_fetch_add_explicit(&b->n, 1, memory_order_release);
 	if (b->n == LANE_JOBS || pages_of(b->lane) >= PAGES_MAX)
 		lane_flush(u);
 }

@@ -40,11 +40,11 @@ struct lanes;
 
 struct lane_batch {
 	struct list link;          /* lane_user->unused */
-	struct ring_op op;
+	struct ring_op op, back;   /* to the lane, and to the worker */
 	struct lane_user *user;
 	struct lane *lane;
-	uint64_t ns;               /* that its jobs took */
-	unsigned n;
+	_Atomic unsigned n;        /* jobs: release by the worker when they are complete, acquire by the lane */
+	_Atomic uint64_t ns;       /* that they took: release by the lane, acquire by the worker */
 	struct lane_job job[LANE_JOBS];
 };
 
