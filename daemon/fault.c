@@ -328,7 +328,7 @@ static void lent_done(struct lane_job *j)
 static bool lend(struct fault *x, uint64_t addr, uint64_t page, uint64_t n, bool protect)
 {
 	struct space *s = x->space;
-	struct lane_job *j = x->was_lent || s->file->huge || now_ns() < s->lend_from ? NULL : lane_take(&s->worker->lanes, n);
+	struct lane_job *j = x->was_lent || s->file->huge || now_ns() < s->lend_from ? NULL : lane_take(&s->worker->lanes, &s->file->lent, page, n);
 
 	if (!j)
 		return false;

@@ -21,6 +21,7 @@
 #define RING_MAX      16             /* messages a round */
 #define SPIN_NS       50000ull       /* as long as that has paid of late */
 #define WINDOW_NS     5000000ull
+#define SAME_MAX      32768u         /* the same, where it maps the same pages: some 7 ms */
 #define PAGES_MAX     128u           /* while a lane has so many to map, some 20 us, it gets no more: the worker is as soon done with it by itself */
 
 struct lane {
@@ -261,26 +262,28 @@ static struct lane *least_busy(struct lanes *l)
 	return best;
 }
 
-/* A message for the lane that has least to do. */
-static bool open_batch(struct lane_user *u)
+/* Who maps some of these pages already. */
+static struct lane *same_pages(const struct list *jobs, uint64_t page, uint64_t n)
+{
+	struct lane_job *j;
+
+	list_for_each(j, jobs, by_file)
+		if (j->page < page + n && page < j->page + j->n)
+			return j->lane;
+	return NULL;
+}
+
+static bool open_batch(struct lane_user *u, struct lane *l)
 {
 	struct lane_batch *b = list_first(&u->unused, struct lane_batch, link);
-	struct lane *l = b ? least_busy(u->lanes) : NULL;
 
-	if (!l)
+	if (!b)
 		return false;
 	list_remove(&b->link);
 	b->lane = l;
 	atomic_store_explicit(&b->n, 0, memory_order_relaxed);
 	u->open = b;
 	return true;
-}
-
-struct lane_job *lane_take(struct lane_user *u, uint64_t pages)
-{
-	if (!u->lanes || (!u->lanes->eager && (pages < LANE_MIN_PAGES || !is_busy(u))) || (!u->open && !open_batch(u)))
-		return NULL;
-	return &u->open->job[u->open->n];
 }
 
 void lane_flush(struct lane_user *u)
@@ -298,10 +301,27 @@ void lane_flush(struct lane_user *u)
 	(void)ring_flush(u->ring);
 }
 
+struct lane_job *lane_take(struct lane_user *u, const struct list *jobs, uint64_t page, uint64_t n)
+{
+	struct lane *l;
+
+	if (!u->lanes || (!u->lanes->eager && (n < LANE_MIN_PAGES || !is_busy(u))))
+		return NULL;
+	l = same_pages(jobs, page, n);
+	if (l && pages_of(l) >= SAME_MAX)
+		return NULL;
+	if (!l)
+		l = u->open ? u->open->lane : least_busy(u->lanes);
+	if (u->open && u->open->lane != l)
+		lane_flush(u);
+	return l && (u->open || open_batch(u, l)) ? &u->open->job[u->open->n] : NULL;
+}
+
 void lane_send(struct lane_user *u, struct lane_job *j)
 {
 	struct lane_batch *b = u->open;
 
+	j->lane = b->lane;
 	atomic_store_explicit(&j->finished, false, memory_order_relaxed);
 	atomic_fetch_add_explicit(&b->lane->pages, j->n, memory_order_relaxed);
 	atomic_fetch_add_explicit(&b->n, 1, memory_order_release);

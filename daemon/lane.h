@@ -19,11 +19,14 @@
 #include "daemon/util/util.h"
 
 #define LANE_MIN_PAGES 16u           /* less is done sooner than said */
-#define LANE_JOBS      8u            /* of one message */
-#define LANE_BATCHES   8u            /* messages of one worker under way, for each lane */
+#define LANE_JOBS      4u            /* of one message */
+#define LANE_BATCHES   64u           /* messages of one worker under way, for each lane */
+
+struct lane;
 
 struct lane_job {
 	/* The worker's. */
+	struct lane *lane;         /* that has it: set by lane_send() */
 	struct list by_file, by_space;
 	void *file, *space, *fault; /* fault NULL: it is gone */
 	uint64_t page, n;          /* of the file */
@@ -35,7 +38,6 @@ struct lane_job {
 	_Atomic bool finished;     /* release by the lane, after `result` and `mapped`; acquire by the worker, which may look before it is told */
 };
 
-struct lane;
 struct lanes;
 
 struct lane_batch {
@@ -67,8 +69,11 @@ void lanes_stop(struct lanes *l, struct ring *from);
 int lane_user_init(struct lane_user *u, struct lanes *l, struct ring *ring);
 void lane_user_free(struct lane_user *u);
 
-/* A job to be filled in and sent, if the worker has enough to do and a lane has not; else NULL: who asks does it itself. */
-struct lane_job *lane_take(struct lane_user *u, uint64_t pages);
+/*
+ * A job for pages [page, page + n) to be filled in and sent, if the worker has enough to do and a lane has not; else NULL: who asks does it itself. `jobs` (a list of by_file): under way. Two
+ * threads that map the same pages at one time, in whatever processes, wait for each other at each page; so whoever has one of these gets the next one as well.
+ */
+struct lane_job *lane_take(struct lane_user *u, const struct list *jobs, uint64_t page, uint64_t n);
 /* It is begun soon, and `done` is called on this thread when it has ended. */
 void lane_send(struct lane_user *u, struct lane_job *j);
 /* At the end of a round: all that was sent goes out. */

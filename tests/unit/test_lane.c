@@ -99,7 +99,7 @@ static void job_done(struct lane_job *j)
 
 static bool send_job(struct rig *r, uint64_t page, uint64_t n)
 {
-	struct lane_job *j = lane_take(&r->user, n);
+	struct lane_job *j = lane_take(&r->user, &r->jobs, page, n);
 
 	if (!j)
 		return false;
