@@ -125,6 +125,7 @@ void run_pwrite(struct run *r, const struct workload *w);
 void run_direct_sequential(struct run *r, const struct workload *w); /* past all caches, as many at a time as is best */
 /* workloads_many.c: n processes */
 void run_processes(struct run *r, const struct workload *w);
+void run_warm_start(struct run *r, const struct workload *w);
 void run_clients(struct run *r, const struct workload *w);
 void run_many_files(struct run *r, const struct workload *w);
 /* databases.c */

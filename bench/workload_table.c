@@ -28,6 +28,9 @@
 #define WORKERS(count) \
 	{ "workers-" #count, "cold random 4 KiB, 8 processes, 8 files, workers " #count, "1000/s", run_many_files, BIT(KERNEL) | BIT(PAGECACHED), COLD, MORE, \
 	  .n = MANY_FILES, .sweep = "workers", .x = count, .setting = "workers = " #count, .many = true }
+#define LANES(count) \
+	{ "lanes-" #count, "warm start of 16 processes on one file, lanes " #count, "1000 blocks/s", run_warm_start, BIT(PAGECACHED), MORE, .n = 16, \
+	  .second_title = "its worker, for each block", .second_unit = "us", .sweep = "lanes", .x = count, .setting = "workers = 1\nlanes = " #count }
 
 static const struct workload table[] = {
 	{ "cold-sequential", "cold sequential scan", "MB/s", run_cold_sequential, MAP_CONTESTANTS, COLD, MORE, SLOW },
@@ -64,6 +67,7 @@ static const struct workload table[] = {
 	CLIENTS(1), CLIENTS(2), CLIENTS(4), CLIENTS(8), CLIENTS(16), CLIENTS(32),
 	WINDOW("128K", 128 * KIB, true), WINDOW("512K", 512 * KIB, false), WINDOW("2M", 2 * MIB, true), WINDOW("8M", 8 * MIB, false), WINDOW("32M", 32 * MIB, true),
 	WORKERS(1), WORKERS(2), WORKERS(4), WORKERS(8),
+	LANES(0), LANES(1), LANES(2),
 };
 
 const struct workload *workload_at(unsigned i)

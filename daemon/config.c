@@ -141,6 +141,8 @@ static int set_computed_defaults(struct config *c)
 		c->state_dir = user_path("XDG_STATE_HOME", ".local/state", "pagecached", "state");
 	if (!c->workers)
 		c->workers = MIN(processors(), 8u);
+	if (c->lanes == CONFIG_AUTO)
+		c->lanes = MIN(processors() / 4, 16u);
 	return c->socket && c->state_dir ? 0 : -ENOMEM;
 }
 

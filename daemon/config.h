@@ -57,6 +57,8 @@ struct store_rule {
 
 #define CONFIG_LIMITS_MAX 64u
 
+#define CONFIG_AUTO UINT32_MAX       /* of a number: not decided yet */
+
 struct config {
 	char    *file;             /* --config; else /etc/pagecached/pagecached.conf (a user's: $XDG_CONFIG_HOME/pagecached/pagecached.conf)
 				    * when it exists; NULL: none was read */
@@ -67,6 +69,7 @@ struct config {
 	char    *state_dir;        /* --state-dir; default /var/lib/pagecached, as a user $XDG_STATE_HOME/pagecached */
 	uint64_t memory_max;       /* --memory-max, bytes; default a quarter of RAM; K, M, G, T suffixes (powers of 1024) or % of RAM */
 	unsigned workers;          /* --workers; default: processors, at most 8 */
+	unsigned lanes;            /* --lanes; default: none below 4 processors, else a quarter of them, at most 16 */
 	int      log_level;        /* --log-level, as enum log_level */
 	bool     kernel_faults;    /* default yes: hand out /dev/userfaultfd where the daemon may open it */
 	bool     kernel_faults_for_all; /* default no: to who could open it, too */

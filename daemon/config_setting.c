@@ -41,6 +41,8 @@ const struct setting config_settings[CONFIG_SETTINGS] = {
 	{ "state_dir", SETTING_PATH, S(state_dir), 0, 0, NULL, "/var/lib/pagecached, as a user $XDG_STATE_HOME/pagecached", "DIR",
 	  "keep here what must outlive the daemon" },
 	{ "workers", SETTING_COUNT, S(workers), 1, 64, NULL, "the number of processors, at most 8", "N", "worker threads" },
+	{ "lanes", SETTING_COUNT, S(lanes), 0, 16, "auto", "auto: none with less than 4 processors, else one for each 4 of them", "N",
+	  "threads that map pages for workers which have too much to do", .words = config_auto_words },
 	{ "log_level", SETTING_LEVEL, S(log_level), 0, 0, "info", NULL, "LEVEL", "log this and what is worse: error, warning, notice, info, debug",
 	  .running = true },
 	{ "kernel_faults", SETTING_BOOL, S(kernel_faults), 0, 1, "yes", NULL, "yes|no",
@@ -136,7 +138,7 @@ static void describe_allowed(const struct setting *s, char *buf, size_t size)
 			 (unsigned long long)s->min, (unsigned long long)s->max / 60000);
 		break;
 	case SETTING_COUNT:
-		snprintf(buf, size, "a number from %llu to %llu", (unsigned long long)s->min, (unsigned long long)s->max);
+		snprintf(buf, size, "%sa number from %llu to %llu", s->words ? "auto, or " : "", (unsigned long long)s->min, (unsigned long long)s->max);
 		break;
 	case SETTING_MODE:
 		snprintf(buf, size, "an octal number from 0 to %llo", (unsigned long long)s->max);
@@ -231,6 +233,10 @@ static int store_number(struct config *c, const struct setting *s, const char *v
 		r = config_parse_duration(value, &v);
 		break;
 	case SETTING_COUNT:
+		if (s->words && config_parse_word(value, s->words) == 0) {
+			*(uint32_t *)field = CONFIG_AUTO;
+			return 0;
+		}
 		r = config_parse_number(value, 10, &v);
 		break;
 	case SETTING_MODE:

@@ -18,7 +18,7 @@ enum setting_type {
 	SETTING_AMOUNT,    /* struct config_amount, of memory_max; min in bytes, max in percent */
 	SETTING_PERCENT,   /* unsigned */
 	SETTING_DURATION,  /* uint64_t, milliseconds */
-	SETTING_COUNT,     /* uint32_t */
+	SETTING_COUNT,     /* uint32_t; with `words` also "auto": CONFIG_AUTO */
 	SETTING_MODE,      /* mode_t, octal */
 	SETTING_BOOL,      /* bool */
 	SETTING_LEVEL,     /* int */
@@ -38,7 +38,7 @@ struct setting {
 	const char *const *words;
 };
 
-#define CONFIG_SETTINGS 29
+#define CONFIG_SETTINGS 30
 extern const struct setting config_settings[CONFIG_SETTINGS];
 
 /* NULL: there is none of that name. */

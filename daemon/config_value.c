@@ -16,6 +16,7 @@
 #include "daemon/config.h"
 #include "daemon/util/util.h"
 
+const char *const config_auto_words[] = { "auto", NULL };
 const char *const config_tracking_words[] = { [TRACKING_SYNC] = "sync", [TRACKING_ASYNC] = "async", NULL };
 const char *const config_retain_words[] = { [RETAIN_LRU] = "lru", [RETAIN_MAPPED] = "mapped", NULL };
 const char *const config_policy_words[] = { [POLICY_ADAPTIVE] = "adaptive", [POLICY_FIFO] = "fifo", [POLICY_LRU] = "lru", NULL };

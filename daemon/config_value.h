@@ -19,6 +19,7 @@ int config_parse_percent(const char *s, unsigned *ret);
 /* Index in `words`, which end with NULL. */
 int config_parse_word(const char *s, const char *const *words);
 extern const char *const config_retain_words[];
+extern const char *const config_auto_words[]; /* of a number that may be left to us */
 extern const char *const config_tracking_words[]; /* as enum retain */
 extern const char *const config_policy_words[]; /* as enum policy_kind */
 

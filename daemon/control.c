@@ -379,7 +379,7 @@ static void fill_status(struct server *s, struct pgc_ctl_status_reply *r)
 		.memory_max = s->config->memory_max,
 		.memory_used = atomic_load_explicit(&s->budget.used, memory_order_relaxed) * PAGE_SIZE_,
 		.clients = server_handles(s), .uptime_ms = (now - s->started) / 1000000, .workers = s->n_workers,
-		.pid = (uint32_t)getpid(), .bpf = st->bpf, .kernel_faults = s->caps.device >= 0,
+		.lanes = s->config->lanes, .pid = (uint32_t)getpid(), .bpf = st->bpf, .kernel_faults = s->caps.device >= 0,
 	};
 	for (uint32_t i = 1; i < st->map[0].entries; i++) {
 		const struct pgc_file_entry *e = &st->files[i];
@@ -400,6 +400,7 @@ static void fill_status(struct server *s, struct pgc_ctl_status_reply *r)
 		r->writeback += e->writeback;
 		r->keep += e->keep;
 		r->faults += e->faults_missing + e->faults_minor + e->faults_wp;
+		r->faults_lent += e->faults_lent;
 		r->fills += e->fills;
 		r->fill_bytes += e->fill_bytes;
 		r->fill_errors += e->fill_errors;

@@ -12,6 +12,7 @@
  *   - A page is marked dirty before it becomes writable in a shared mapping.
  *   - While an event waits, the kernel refuses ioctls with EAGAIN: the fault stays in `pending` and is tried again.
  *   - Whatever the client does, a round is bounded: so many messages, then the other clients' turn.
+ *   - While a lane has something to map in a space (lane.h), nothing is read from it, and its descriptor stays open.
  * Runs on the file's worker. May call space, file, fill, uffd.
  */
 #include "daemon/fault.h"
@@ -22,6 +23,7 @@
 #include <poll.h>
 #include <string.h>
 
+#include "daemon/fork_event.h"
 #include "daemon/huge.h"
 #include "daemon/kill_point.h"
 #include "daemon/log.h"
@@ -44,6 +46,7 @@
 #define MAP_SEQUENTIAL     2048u     /* in a stream: some 160 us of work */
 #define MAP_HUGE           (256 * HUGE_PAGES) /* which is as much work */
 #define WRITE_WINDOW_MAX   64u
+#define LEND_PAUSE_NS      1000000ull
 #define UNSEEN_MAX         8192u     /* pages: how far a stream is looked for on the other side of what is here already */
 
 struct fault {
@@ -60,6 +63,8 @@ struct fault {
 	bool brought;              /* its page was not here, and came for it: no second use */
 	bool planned;              /* readahead knows of it */
 	bool throttled;            /* it waits for dirty pages to be written */
+	bool was_lent;             /* a lane has tried, in vain */
+	struct lane_job *job;      /* a lane has it; NULL: none */
 	struct readahead_plan plan;
 	uint64_t since;            /* ns */
 };
@@ -84,6 +89,8 @@ static void fault_free(struct fault *x)
 {
 	struct worker *w = x->space->worker;
 
+	if (x->job)
+		x->job->fault = NULL;
 	waiter_cancel(&x->waiter);
 	list_remove(&x->parked.link);
 	list_remove(&x->pending);
@@ -296,6 +303,78 @@ static void around(struct fault *x, struct file *f, uint64_t page, uint64_t belo
 		*ret_from = page - file_resident_below(f, page, MIN(MIN(below, most), page - p->map_from));
 }
 
+/* Pages [from, to) were mapped for a load of `page`, or what comes before it alone. */
+static void load_mapped(struct fault *x, uint64_t page, uint64_t from, uint64_t to)
+{
+	struct space *s = x->space;
+
+	file_used_ahead(s->file, from, to);
+	if (to > page)
+		readahead_mapped(&s->readahead, from, to, x->plan.around_to > 0);
+}
+
+static void fault_answered(struct fault *x)
+{
+	struct worker *w = x->space->worker;
+	struct pgc_stats_entry *stats = w->stats;
+
+	if (x->plan.stream)
+		placement_other(w);
+	else
+		placement_fault(w, x->tid);
+	stats->fault_wait_max_ns = MAX(stats->fault_wait_max_ns, now_ns() - x->since);
+	fault_free(x);
+}
+
+/* What it could not map at once is tried here. */
+static void lent_done(struct lane_job *j)
+{
+	struct space *s = j->space;
+	struct file *f = j->file;
+	struct fault *x = j->fault;
+
+	s->worker->stats->pages_mapped += j->mapped / PAGE_SIZE_;
+	if (x) {
+		uint64_t page = j->page + (x->addr - j->addr) / PAGE_SIZE_, to = j->page + j->mapped / PAGE_SIZE_;
+
+		x->job = NULL;
+		x->was_lent = true;
+		load_mapped(x, page, j->page, to);
+		if (to > page)
+			fault_answered(x);
+		else
+			fault_again(x);
+	}
+	if (!s->settling)
+		queue_pending(s); /* there may be messages that were not read */
+	f->requests--;
+	if (s->closed)
+		file_maybe_idle(f);
+	space_unpin(s);
+}
+
+/* Lets a lane map pages [page, page + n), which are resident, if that is worth it. */
+static bool lend(struct fault *x, uint64_t addr, uint64_t page, uint64_t n, bool protect)
+{
+	struct space *s = x->space;
+	struct lane_job *j = x->was_lent || s->file->huge || now_ns() < s->lend_from ? NULL : lane_take(&s->worker->lanes, &s->file->lent, page, n);
+
+	if (!j)
+		return false;
+	*j = (struct lane_job){
+		.file = s->file, .space = s, .fault = x, .page = page, .n = n, .done = lent_done, .uffd = s->uffd, .addr = addr, .protect = protect,
+	};
+	x->job = j;
+	list_append(&s->file->lent, &j->by_file);
+	list_append(&s->jobs, &j->by_space);
+	s->file->requests++;
+	space_pin(s);
+	s->worker->stats->faults_lent++;
+	lane_send(&s->worker->lanes, j);
+	kill_point("fault.lent");
+	return true;
+}
+
 /* A load, or a store to a private mapping, which the kernel copies itself: map it and its resident neighbours. */
 static int resolve_load(struct fault *x, uint64_t page, uint64_t below, uint64_t above, bool shared)
 {
@@ -305,10 +384,12 @@ static int resolve_load(struct fault *x, uint64_t page, uint64_t below, uint64_t
 
 	around(x, s->file, page, below, above, &from, &to);
 	addr = x->addr - (page - from) * PAGE_SIZE_;
+	if (s->worker->lanes.lanes && !(shared && tracker_on(&s->tracker)) && lend(x, addr, from, to - from, shared))
+		return -EINPROGRESS;
 	r = continue_pages(s, addr, from, to - from, shared, shared, &mapped);
 	kill_point("fault.load_mapped");
 	if (from + mapped / PAGE_SIZE_ <= page && r != -EAGAIN) { /* it stopped before the page itself, or the range is not one piece */
-		file_used_ahead(s->file, from, from + mapped / PAGE_SIZE_);
+		load_mapped(x, page, from, from + mapped / PAGE_SIZE_);
 		from = page;
 		r = continue_pages(s, x->addr, page, to - page, shared, shared, &mapped);
 		if (r == -ENOENT && to > page + 1)
@@ -316,10 +397,7 @@ static int resolve_load(struct fault *x, uint64_t page, uint64_t below, uint64_t
 	}
 	s->worker->stats->pages_mapped += mapped / PAGE_SIZE_;
 	if (mapped > 0) {
-		to = from + mapped / PAGE_SIZE_;
-		file_used_ahead(s->file, from, to);
-		if (to > page)
-			readahead_mapped(&s->readahead, from, to, x->plan.around_to > 0);
+		load_mapped(x, page, from, from + mapped / PAGE_SIZE_);
 		return 0;
 	}
 	return r == -EEXIST ? uffd_wake(s->uffd, x->addr, PAGE_SIZE_) : r;
@@ -523,7 +601,7 @@ static int answer_reader(struct fault *x, uint64_t page)
 	uint64_t mapped;
 	int r;
 
-	if (fallocate(s->file->memfd, FALLOC_FL_KEEP_SIZE, (off_t)(page * PAGE_SIZE_), PAGE_SIZE_) < 0)
+	if (lane_free_run(&s->file->lent, page, 1) == 0 || fallocate(s->file->memfd, FALLOC_FL_KEEP_SIZE, (off_t)(page * PAGE_SIZE_), PAGE_SIZE_) < 0)
 		return -EAGAIN;
 	r = uffd_continue(s->uffd, x->addr, PAGE_SIZE_, false, &mapped);
 	return mapped > 0 ? 0 : r == -EEXIST ? uffd_wake(s->uffd, x->addr, PAGE_SIZE_) : r;
@@ -639,40 +717,10 @@ static void fault_try(struct fault *x)
 		(void)uffd_wake(s->uffd, x->addr, PAGE_SIZE_);
 		break;
 	}
-	if (x->plan.stream)
-		placement_other(s->worker);
-	else
-		placement_fault(s->worker, x->tid);
-	s->worker->stats->fault_wait_max_ns = MAX(s->worker->stats->fault_wait_max_ns, now_ns() - x->since);
-	fault_free(x);
+	fault_answered(x);
 }
 
 /* --- messages --- */
-
-static void fork_event(struct space *parent, int uffd)
-{
-	struct space *child;
-
-	parent->worker->stats->events_fork++;
-	kill_point("fork.held");
-	if (space_new(&child, parent->file, uffd) < 0) {
-		assert(false); /* read_messages() has seen to it */
-		return;
-	}
-	child->last_addr = space_some_address(parent);
-	kill_point("fork.space_made");
-	if (space_copy(child, parent) < 0) {
-		/* What it lacks is asked for when it is touched; but what it has writable of that is not known until then. */
-		child->blind = true;
-		log_at(LOG_LEVEL_ERROR, parent->file->e->name, parent->pid, "out of memory: a forked child lacks mappings, its pages stay dirty");
-	}
-	if (child->kernel_faults)
-		child->file->e->kernel_fault_handles++;
-	kill_point("fork.copied");
-	if (parent->forked)
-		parent->forked(child, parent);
-	fault_watch(child);
-}
 
 static void handle_message(struct space *s, const struct uffd_msg *m)
 {
@@ -685,7 +733,7 @@ static void handle_message(struct space *s, const struct uffd_msg *m)
 			(void)uffd_wake(s->uffd, align_down(m->arg.pagefault.address, PAGE_SIZE_), PAGE_SIZE_);
 		break;
 	case UFFD_EVENT_FORK:
-		fork_event(s, (int)m->arg.fork.ufd);
+		fault_fork_event(s, (int)m->arg.fork.ufd);
 		break;
 	case UFFD_EVENT_REMAP:
 		kill_point("remap.read");
@@ -705,6 +753,17 @@ static void handle_message(struct space *s, const struct uffd_msg *m)
 
 /* One read brings all that wait, but for a forked child's, and where the kernel cannot (uffd_read()): there it brings one. */
 static bool reads_all(const struct space *s) { return s->has_handle && s->worker->caps->read_nowait; }
+/* Whether lanes have done all that they had to do in it. */
+static bool settle(struct space *s)
+{
+	struct lane_job *j, *next;
+
+	s->settling = true;
+	list_for_each_safe(j, next, &s->jobs, by_space)
+		(void)lane_settle(j);
+	s->settling = false;
+	return list_empty(&s->jobs);
+}
 
 /* Returns whether more may be waiting. */
 static bool read_messages(struct space *s, int reads)
@@ -712,10 +771,11 @@ static bool read_messages(struct space *s, int reads)
 	struct uffd_msg m[MESSAGES_PER_READ];
 
 	for (int i = 0; i < reads; i++) {
-		int most = space_may_read(s, MESSAGES_PER_READ), n;
+		int most, n;
 
-		if (s->n_faults >= SPACE_FAULTS_MAX || s->closed)
-			return false; /* goes on when some are answered: run_pending() */
+		if (!settle(s) || s->n_faults >= SPACE_FAULTS_MAX || s->closed)
+			return false; /* goes on when some are answered: run_pending(), lent_done() */
+		most = space_may_read(s, MESSAGES_PER_READ);
 		/* Before anything is read, since an event that was read goes on and cannot fail any more. */
 		n = most > 0 ? space_prepare(s, (unsigned)most) : 0;
 		if (most > 0 && n == 0)
@@ -860,12 +920,17 @@ void fault_unwatch(struct space *s)
 	space_close(s);
 }
 
-void fault_drain_events(struct space *s)
+bool fault_drain_events(struct space *s)
 {
 	if (!s->closed)
 		(void)read_messages(s, READS_MAX);
+	if (!list_empty(&s->jobs)) {
+		s->file->maps_changes++; /* as there may be something that was not read */
+		s->lend_from = now_ns() + LEND_PAUSE_NS;
+	}
 	if (!s->closed && !list_empty(&s->pending))
 		queue_pending(s);
+	return list_empty(&s->jobs);
 }
 
 /* --- for requests and timers --- */

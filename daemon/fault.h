@@ -13,8 +13,8 @@ void fault_init(void);
 void fault_watch(struct space *s);
 /* Ends that and closes the space. Faults that wait are forgotten: the client's own userfaultfd keeps them waiting. */
 void fault_unwatch(struct space *s);
-/* Reads what waits now, so that the space's table is up to date; faults are answered later. */
-void fault_drain_events(struct space *s);
+/* Reads what waits now, so that the space's table is up to date; faults are answered later. False: a lane is at work there, once more a little later. */
+bool fault_drain_events(struct space *s);
 /*
  * Maps what is resident of [addr, addr + len), without a fault; `write`: writable, counted dirty. Stops at what is not resident.
  * Returns the bytes done or a negative errno (-EAGAIN: an event waits; -ENOENT: not mapped).

@@ -138,6 +138,7 @@ static struct file *file_make(struct worker *w, uint32_t slot, uint64_t dev, uin
 	list_init(&f->opening);
 	list_init(&f->spaces);
 	list_init(&f->fills);
+	list_init(&f->lent);
 	list_init(&f->ops);
 	list_init(&f->parked);
 	list_init(&f->unsynced);

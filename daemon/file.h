@@ -105,6 +105,7 @@ struct file {
 
 	/* In flight: fill.c and writeback.c. */
 	struct list fills;
+	struct list lent;          /* struct lane_job: pages that lanes may map */
 	unsigned staged_slow;      /* reads by way of buffers that took long, in turn */
 	unsigned unstaged_fills;   /* so many large ones go straight into the memfd, since that was so */
 	struct list writes;        /* struct wb, in order of issue */

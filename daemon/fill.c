@@ -702,7 +702,9 @@ static int start(struct file *f, uint64_t first, uint64_t n, uint64_t asked, uin
 		if (p >= must && w->fills_in_flight >= FILLS_MAX)
 			return 0;
 		small = soon && (is_staged(f) || w->fills_in_flight < FILLS_SOON);
-		run = missing_run(f, p, MIN(end - p, small ? FILL_SOON_PAGES : FILL_MAX_PAGES), who, &d);
+		run = lane_free_run(&f->lent, p, MIN(end - p, small ? FILL_SOON_PAGES : FILL_MAX_PAGES)); /* the rest was here a moment ago, and is mapped where a lane finds it */
+		if (run > 0)
+			run = missing_run(f, p, run, who, &d);
 		if (run > 0)
 			run = charge_run(f, d, p, run, must);
 		if (run == 0)

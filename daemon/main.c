@@ -251,6 +251,8 @@ static int start_workers(struct server *s)
 		salvage_all();
 		fdstore_drop_rest();
 	}
+	if (lanes_start(&s->lanes, s->config->lanes, s->config->test_stores) < 0)
+		log_warning("without lanes: no thread can be made");
 	s->n_workers = s->config->workers;
 	s->workers = calloc(s->n_workers, sizeof(*s->workers));
 	if (!s->workers)
@@ -258,7 +260,7 @@ static int start_workers(struct server *s)
 	for (unsigned i = 0; i < s->n_workers; i++)
 		s->workers[i] = (struct worker){
 			.id = i, .n_workers = s->n_workers, .all = s->workers, .server = s, .main_ring = &s->ring, .config = s->config,
-			.caps = &s->caps, .state = &s->state, .budget = &s->budget,
+			.caps = &s->caps, .state = &s->state, .budget = &s->budget, .lanes.lanes = s->lanes,
 		};
 	for (unsigned i = 0; i < s->n_workers; i++) {
 		int r = worker_init(&s->workers[i]);
@@ -497,6 +499,8 @@ int main(int argc, char **argv)
 	status = run(&d);
 	end_conns(s);
 	offload_stop(&s->ring);
+	if (!d.abandoned)
+		lanes_stop(s->lanes, &s->ring);
 	for (unsigned i = 0; i < s->n_workers; i++)
 		worker_free(&s->workers[i]);
 	watchdog_free(&d.watchdog);

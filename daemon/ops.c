@@ -192,6 +192,12 @@ static int write_chunk(struct file_op *op, uint64_t lo, uint64_t hi)
 		}
 	}
 
+	if (fresh > 0 && lane_free_run(&f->lent, from, to - from) < to - from) { /* a lane may map what is not whole yet */
+		budget_uncharge(w, d, (uint64_t)fresh);
+		w->room_made = false;
+		free_empty(f, from, to);
+		return op_wait_for_room(op);
+	}
 	if (hi > f->size)
 		file_zero_tail(f, f->size);
 	kill_point("write.room_made");

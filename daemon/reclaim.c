@@ -175,6 +175,8 @@ static bool may_go(struct giving *g, struct block *b, uint64_t bit)
 {
 	if (!(b->e->resident & bit) || (b->pinned & bit))
 		return false;
+	if (lane_free_run(&b->file->lent, block_first(b) + (unsigned)__builtin_ctzll(bit), 1) == 0)
+		return false; /* somebody is being given it */
 	if ((b->e->dirty | b->e->writeback | b->e->keep) & bit) {
 		g->dirty = true;
 		return false;
@@ -599,6 +601,10 @@ void reclaim_restore(struct block *b, uint64_t pages, unsigned flags)
 		}
 		run = bits_range(from, n);
 		pages &= ~run;
+		if (lane_free_run(&f->lent, first, n) < n) { /* not while it may be mapped in the middle of that */
+			block_forget_second(b, run);
+			continue;
+		}
 		bytes = bytes_in(f, first, n);
 		iov[n - 1].iov_len -= n * PAGE_SIZE_ - bytes; /* the memfd is no longer than the file */
 		moved = pwritev(f->memfd, iov, (int)n, (off_t)(first * PAGE_SIZE_));

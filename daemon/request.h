@@ -6,6 +6,8 @@
 
 /* Takes one message; its descriptors stay the caller's. NULL, or what is wrong with it: the connection has to end. */
 const char *request_begin(struct handle *h, const struct pgc_msg *msg, const int *fds, unsigned n_fds);
+/* What is wrong with a message, or NULL. */
+const char *request_check(const struct handle *h, const struct pgc_msg *m, unsigned n_fds);
 /* Answers it with an error, without beginning it. */
 void request_refuse(struct handle *h, const struct pgc_msg *msg, int error);
 /* The handle ends: what waits is forgotten, what runs ends without a reply. */

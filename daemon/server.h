@@ -22,6 +22,7 @@ struct server {
 	uint32_t *cgroup_tenant;   /* by slot of it: whose limit it shows */
 	struct worker *workers;
 	unsigned n_workers;
+	struct lanes *lanes;       /* NULL: none */
 	int listen_fd, lock_fd;
 	bool socket_passed;        /* by the service manager: not ours to unlink */
 	struct ring_op accept_poll;

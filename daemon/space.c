@@ -85,6 +85,7 @@ int space_new(struct space **ret, struct file *f, int uffd)
 	list_init(&s->faults);
 	list_init(&s->pending);
 	list_init(&s->poisoned);
+	list_init(&s->jobs);
 	file_range_set_init(&s->maps);
 	readahead_set_init(&s->readahead);
 	window_readers_init(&s->readers, &s->noreuse, &s->toucher);
@@ -101,12 +102,22 @@ int space_new(struct space **ret, struct file *f, int uffd)
 
 void space_pin(struct space *s) { s->pins++; }
 
+static void close_uffd(struct space *s)
+{
+	if (s->uffd >= 0) {
+		twin_forget(s->uffd);
+		close(s->uffd);
+	}
+	s->uffd = -1;
+}
+
 void space_unpin(struct space *s)
 {
 	assert(s->pins > 0);
 	if (--s->pins > 0)
 		return;
 	assert(s->closed && list_empty(&s->faults));
+	close_uffd(s);
 	s->worker->live--;
 	free(s);
 }
@@ -615,11 +626,8 @@ void space_close(struct space *s)
 	list_remove(&s->keeping.link);
 	list_remove(&s->asking_again.link);
 	space_save_end(s);
-	if (s->uffd >= 0) {
-		twin_forget(s->uffd);
-		close(s->uffd);
-	}
-	s->uffd = -1;
+	if (list_empty(&s->jobs)) /* else a lane may be about to use it; its job holds a pin */
+		close_uffd(s);
 	kill_point("space.closed");
 	f->n_handles--;
 	f->e->handles = f->n_handles;

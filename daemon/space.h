@@ -12,6 +12,7 @@
 
 #include "daemon/file.h"
 #include "daemon/fill.h"
+#include "daemon/lane.h"
 #include "daemon/file_range_set.h"
 #include "daemon/readahead.h"
 #include "daemon/track.h"
@@ -91,6 +92,9 @@ struct space {
 	struct list faults;        /* struct fault, all */
 	struct list pending;       /* struct fault, to be tried */
 	unsigned n_faults;
+	struct list jobs;          /* struct lane_job: under way. Until they have ended no message is read */
+	bool settling;             /* those that have are being looked at */
+	uint64_t lend_from;        /* ns: none before, as somebody wants the messages read */
 	struct readahead_set readahead;
 	int advice;                /* POSIX_FADV_*, of the handle, where a mapping has none of its own */
 	bool noreuse;              /* what it reads is not worth keeping */

@@ -376,18 +376,32 @@ static void slept(struct worker *w, uint64_t since)
 		w->spin_ns = SPIN_NS;
 }
 
+static void wait_for_news(struct worker *w)
+{
+	uint64_t start;
+
+	if (spin(w))
+		return;
+	start = now_ns();
+	ring_run(&w->ring, idle(w), RING_MAX);
+	slept(w, start);
+}
+
 void worker_round(struct worker *w, bool wait)
 {
+	uint64_t start;
+
 	run_round(w);
 	placement_look(w);
-	if (wait && idle(w) && !spin(w)) {
-		uint64_t start = now_ns();
-
-		ring_run(&w->ring, idle(w), RING_MAX);
-		slept(w, start);
-	} else if (!wait || !idle(w)) {
+	lane_flush(&w->lanes);
+	if (!wait || !idle(w)) {
 		ring_run(&w->ring, false, RING_MAX);
+		return;
 	}
+	start = w->lanes.lanes ? now_ns() : 0;
+	wait_for_news(w);
+	if (w->lanes.lanes)
+		w->lanes.idle_ns += now_ns() - start;
 }
 
 /* Does anything in flight still point into the worker's memory? */
@@ -565,6 +579,8 @@ int worker_init(struct worker *w)
 	if (r == 0)
 		r = ring_init(&w->ring, RING_ENTRIES);
 	if (r == 0)
+		r = lane_user_init(&w->lanes, w->lanes.lanes, &w->ring);
+	if (r == 0)
 		r = keep_lifeline(w);
 	if (r == 0)
 		r = keep_drop_pipe(w);
@@ -590,6 +606,8 @@ static void free_all(struct list *all)
 void worker_free(struct worker *w)
 {
 	ring_free(&w->ring);
+	if (!w->abandoned) /* else a lane may still write into it */
+		lane_user_free(&w->lanes);
 	free_all(&w->lifeline_waits);
 	free_all(&w->unused_faults);
 	reclaim_free(w);

@@ -12,6 +12,7 @@
 #include "daemon/budget.h"
 #include "daemon/config.h"
 #include "daemon/drr.h"
+#include "daemon/lane.h"
 #include "daemon/placement.h"
 #include "daemon/ring.h"
 #include "daemon/staging.h"
@@ -110,6 +111,7 @@ struct worker {
 	unsigned n_files;
 
 	struct drr turns;          /* struct task: for the next rounds */
+	struct lane_user lanes;
 	struct list no_room;       /* struct parked: wait for memory or block slots */
 	struct list retry;         /* struct task: queued again when retry_timer fires */
 	struct list later;         /* the same, when later_timer fires */

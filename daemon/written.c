@@ -8,7 +8,6 @@
 
 #include "daemon/kept.h"
 #include "daemon/kill_point.h"
-#include "daemon/space.h"
 #include "daemon/window.h"
 
 #define HEADER     (PGC_PAGE_SIZE / sizeof(uint64_t)) /* words */

@@ -239,6 +239,7 @@ static int status_json(const struct pgc_ctl_status_reply *st, const struct pgc_c
 		{ "pid", st->pid },
 		{ "uptime_ms", st->uptime_ms },
 		{ "workers", st->workers },
+		{ "lanes", st->lanes },
 		{ "memory_used", st->memory_used },
 		{ "memory_max", st->memory_max },
 		{ "memory_limit", m->memory_limit },
@@ -252,6 +253,7 @@ static int status_json(const struct pgc_ctl_status_reply *st, const struct pgc_c
 		{ "keep", st->keep },
 		{ "oldest_dirty_ms", st->oldest_dirty_ms },
 		{ "faults", st->faults },
+		{ "faults_lent", st->faults_lent },
 		{ "fills", st->fills },
 		{ "fill_bytes", st->fill_bytes },
 		{ "fill_errors", st->fill_errors },
@@ -283,6 +285,8 @@ static int status_lines(const struct ctl_show *s, struct libscols_table *t, cons
 	ctl_format_duration(a, sizeof(a), st->uptime_ms);
 	r = r ?: table_pair(t, "uptime", "%s", a);
 	r = r ?: table_pair(t, "workers", "%" PRIu32, st->workers);
+	if (st->lanes)
+		r = r ?: table_pair(t, "lanes", "%" PRIu32, st->lanes);
 	format_bytes(s, a, st->memory_used);
 	format_bytes(s, b, st->memory_max);
 	r = r ?: table_pair(t, "memory", "%s of %s", a, b);
@@ -306,6 +310,8 @@ static int status_lines(const struct ctl_show *s, struct libscols_table *t, cons
 	format_bytes(s, a, st->writeout_rate);
 	r = r ?: table_pair(t, "write-out rate", "%s/s", a);
 	r = r ?: table_pair(t, "faults", "%" PRIu64, st->faults);
+	if (st->lanes)
+		r = r ?: table_pair(t, "of which lanes", "%" PRIu64, st->faults_lent);
 	format_bytes(s, a, st->fill_bytes);
 	r = r ?: table_pair(t, "fills", "%" PRIu64 " (%s, %" PRIu64 " failed)", st->fills, a, st->fill_errors);
 	format_bytes(s, a, st->writeout_bytes);

@@ -100,6 +100,7 @@ struct pgc_stats_entry {
 	pgc_u64 throttled_ns;
 	pgc_u64 fault_wait_max_ns;     /* the longest that a fault has waited */
 	pgc_u64 put_back;              /* pages that were stored to while they were given up */
+	pgc_u64 faults_lent;           /* whose pages a lane has mapped */
 };
 
 /*

@@ -285,6 +285,8 @@ struct pgc_ctl_status_reply {
 	uint32_t bpf, kernel_faults;                /* 0 or 1 */
 	char     version[32];
 	uint64_t writeout_rate;                     /* bytes a second of late */
+	uint64_t faults_lent;                       /* of `faults`: whose pages a lane has mapped */
+	uint32_t lanes, pad;
 };
 /* PGC_CTL_MEMORY: where the memory is, and what the policy does. Pages, but for the bytes. */
 struct pgc_ctl_memory_reply {
@@ -499,7 +501,7 @@ PGC_WIRE_CHECK(pgc_stat, 8);
 PGC_WIRE_CHECK(pgc_stat_reply, 104);
 PGC_WIRE_CHECK(pgc_ctl_file, 24);
 PGC_WIRE_CHECK(pgc_ctl_stat, 56);
-PGC_WIRE_CHECK(pgc_ctl_status_reply, 208);
+PGC_WIRE_CHECK(pgc_ctl_status_reply, 224);
 PGC_WIRE_CHECK(pgc_ctl_file_reply, 216);
 PGC_WIRE_CHECK(pgc_ctl_mapping_reply, 168);
 PGC_WIRE_CHECK(pgc_ctl_inject, 216);

@@ -2200,7 +2200,8 @@ static void daemon_run(void)
 	f = fopen(config, "we");
 	/* Written out soon and all the time; several workers; no pins, as several of these may run at once. */
 	if (!f || mkdir(state, 0700) || fprintf(f, "[daemon]\ndirty_expire = 200ms\nworkers = 3\nmemory_max = %" PRIu64 "M\n", options.memory) < 0 ||
-	    (tracking && fprintf(f, "write_tracking = %s\n", tracking) < 0) || fclose(f)) {
+	    (tracking && fprintf(f, "write_tracking = %s\n", tracking) < 0) ||
+	    (getenv("PGC_TEST_LANES") && fprintf(f, "lanes = %s\ntest_stores = yes\n", getenv("PGC_TEST_LANES")) < 0) || fclose(f)) {
 		fprintf(stderr, "exerciser: %s: %s\n", config, strerror(errno));
 		exit(2);
 	}

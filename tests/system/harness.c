@@ -490,6 +490,8 @@ static void write_config(void)
 	fprintf(f, "[daemon]\ntest_stores = yes\ndirty_expire = %s\n", o->dirty_expire ? o->dirty_expire : "10min");
 	if (tracking)
 		fprintf(f, "write_tracking = %s\n", tracking);
+	if (getenv("PGC_TEST_LANES"))
+		fprintf(f, "lanes = %s\n", getenv("PGC_TEST_LANES"));
 	if (o->max_files)
 		fprintf(f, "max_files = %u\n", o->max_files);
 	if (o->max_mappings)

@@ -18,7 +18,7 @@
  *
  * Environment: PAGECACHED_BIN, PAGECACHECTL_BIN, BPFTOOL_BIN (paths); PGC_TEST_USER=1 (daemon and clients run as nobody);
  * PGC_REQUIRE_KERNEL=1 (a feature of the kernel that is missing is a failure, not a skip); TMPDIR (where the files lie; /var/tmp);
- * PGC_TEST_ONLY (a pattern of test names); PGC_TEST_SECONDS (limit for each test).
+ * PGC_TEST_ONLY (a pattern of test names); PGC_TEST_SECONDS (limit for each test); PGC_TEST_LANES=N (lanes, which get all that they can do in test daemons).
  *
  * PGC_TEST_KILL_MS=N: each test's daemon is under a keeper and dies by SIGKILL every N ms or so (half to one and a half times that, and not before it has
  * served as long as it took to come; the clock goes on from test to test, as most are shorter). No test may notice. One that cannot cope says why, in .no_kills,

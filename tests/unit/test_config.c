@@ -274,6 +274,7 @@ static void defaults_are_as_documented(void **state)
 	assert_string_equal(f->c.bpffs, "/sys/fs/bpf/pagecached");
 	assert_in_range(f->c.memory_max, ram / 4 - 100, ram / 4);
 	assert_in_range(f->c.workers, 1, 8);
+	assert_in_range(f->c.lanes, 0, 16);
 	assert_int_equal(f->c.log_level, LOG_LEVEL_INFO);
 	assert_true(f->c.kernel_faults);
 	assert_false(f->c.test_stores);
@@ -433,6 +434,8 @@ static void bad_value_names_file_and_line(void **state)
 
 static void value_out_of_range_is_refused(void **state)
 {
+	assert_refused(*state, "[daemon]\nlanes = some\n",
+		       "pagecached: %s:2: lanes: \"some\" is not valid (allowed: auto, or a number from 0 to 16)");
 	assert_refused(*state, "[daemon]\nworkers = 65\n",
 		       "pagecached: %s:2: workers: \"65\" is out of range (allowed: a number from 1 to 64)");
 }
