@@ -147,7 +147,7 @@ static void *forker(void *arg)
 	return NULL;
 }
 
-SYSTEM_TEST(mappings_change_while_lanes_map, LANES)
+SYSTEM_TEST(mappings_change_while_lanes_map, .tracking = "sync", LANES)
 {
 	uint64_t end = now_ms() + 3000;
 	pthread_t thread[4];
