@@ -147,7 +147,7 @@ void written_take(struct file *f, uint64_t from, uint64_t to)
 
 	if (!written_on(f))
 		return;
-	to = MIN(to, f->written.blocks * PGC_BLOCK_PAGES);
+	to = MIN(to < file_pages(f) ? to : UINT64_MAX, f->written.blocks * PGC_BLOCK_PAGES); /* behind the end nobody writes so */
 	for (uint64_t span = from / SPAN_PAGES; span * SPAN_PAGES < to; span++)
 		any |= take_span(f, span, from, to);
 	if (any)
