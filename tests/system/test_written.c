@@ -2,8 +2,9 @@
 /* Writes without a system call: they ask nobody, and none is lost to write-outs, reclaim, cuts, deaths of the daemon or of the client, or a stop; limits and stat(2) know of them. */
 #include <pthread.h>
 
+#include "harness.h"
+
 #include "libclient/internal.h"
-#include "raw.h"
 
 #define MIB   (1024 * 1024ul)
 #define OFTEN 40                       /* writes after which a handle has a window */
