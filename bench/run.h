@@ -112,7 +112,7 @@ extern const struct workload *workload_at(unsigned i); /* NULL: there are no mor
 
 /* workloads.c: mappings */
 void run_cold_sequential(struct run *r, const struct workload *w);
-void run_cold_random(struct run *r, const struct workload *w);    /* n threads */
+void run_cold_random(struct run *r, const struct workload *w);    /* n threads after MADV_RANDOM; 0: one, all pages, no advice */
 void run_warm_touch(struct run *r, const struct workload *w);
 void run_warm_second(struct run *r, const struct workload *w);
 enum { ANY_CPU, ONE_CPU, SAME_CPU, OTHER_CPU };                    /* the run's thread: anywhere, on one processor; the server's threads on the same, on another */

@@ -38,6 +38,7 @@ static const struct workload table[] = {
 	RANDOM(1, "cold random 4 KiB, 1 thread", true),
 	RANDOM(4, "cold random 4 KiB, 4 threads", false),
 	RANDOM(16, "cold random 4 KiB, 16 threads", true),
+	{ "cold-random-all", "the whole file touched in random order, without advice", "1000/s", run_cold_random, MAP_CONTESTANTS, COLD, MORE },
 	{ "warm-touch", "touch of a page that is mapped, random order", "ns", run_warm_touch, MAP_CONTESTANTS, SLOW },
 	{ "warm-second", "warm start of a second process, a page", "ns", run_warm_second, MAP_CONTESTANTS },
 	{ "warm-second-huge", "the same, with huge pages", "ns", run_warm_second, BIT(KERNEL) | BIT(PAGECACHED), .setting = "[file *]\nhuge = yes", .huge = true,

@@ -127,9 +127,9 @@ static void *toucher_main(void *arg)
 
 void run_cold_random(struct run *r, const struct workload *w)
 {
-	uint32_t n = (uint32_t)(r->size / PAGE), threads = (uint32_t)w->n, done = 0, *order = bench_shuffled(n, r->number);
+	uint32_t n = (uint32_t)(r->size / PAGE), threads = w->n ? (uint32_t)w->n : 1, done = 0, *order = bench_shuffled(n, r->number);
 	struct toucher *t = calloc(threads, sizeof(*t));
-	uint32_t each = MIN_OF(RANDOM_TOUCHES, n / threads);
+	uint32_t each = w->n ? MIN_OF(RANDOM_TOUCHES, n / threads) : n;
 	struct subject s;
 	uint8_t *map;
 	double from;
@@ -138,10 +138,11 @@ void run_cold_random(struct run *r, const struct workload *w)
 		die("out of memory");
 	subject_open(&s, r->who, r->path);
 	map = subject_map(&s, r->size, false);
-	subject_random(&s, map, r->size);
+	if (w->n)
+		subject_random(&s, map, r->size);
 	from = bench_now();
 	for (uint32_t i = 0; i < threads; i++) {
-		t[i] = (struct toucher){ .r = r, .map = map, .order = order + i * each, .n = each, .end = from + r->seconds };
+		t[i] = (struct toucher){ .r = r, .map = map, .order = order + i * each, .n = each, .end = from + (w->n ? r->seconds : 600) };
 		if (pthread_create(&t[i].id, NULL, toucher_main, &t[i]))
 			die("pthread_create");
 	}

@@ -66,7 +66,7 @@ int protect_pages(struct file *f, uint64_t first, uint64_t n)
 
 		if (tracker_on(&s->tracker)) /* what it has stored to has been looked for, and is protected again as far as it was found */
 			continue;
-		if (s->blind || (s->restoring && r == 0))
+		if (s->blind || ((s->restoring || space_expects_move(s)) && r == 0))
 			r = s->blind ? -EPERM : -EAGAIN;
 		if (s->blind || s->restoring || s->unprotected_lo >= s->unprotected_hi || first >= s->unprotected_hi ||
 		    first + n <= s->unprotected_lo)

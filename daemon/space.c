@@ -23,6 +23,7 @@
 void (*space_end_hook)(struct space *s);
 
 #define FORKER_SHARE 32u            /* of fork_max: who has so much less waits for nobody else's children */
+#define EXPECT_NS    1000000000ull  /* what has not come by then comes no more */
 #define ADDRESS_MAX (1ull << 56)     /* x86-64 with five levels has less; arm64 too */
 
 /* A spare one is all zeros but for its link to the next, which is its owner's field. */
@@ -284,12 +285,15 @@ static void expect_remove(struct space *s, unsigned i) { s->expect[i] = s->expec
 
 static int expect_segment(void *arg, struct range r, uint64_t off, uint64_t attr)
 {
-	return expect_add(arg, (struct space_expect){ .start = r.start, .end = r.end }) ? 0 : -EMFILE;
+	const struct space_expect x = { .start = r.start, .end = r.end, .off = off, .attr = attr, .may_move = true, .since = now_ns() };
+
+	return expect_add(arg, x) ? 0 : -EMFILE;
 }
 
 static int map_segment(struct space *s, uint64_t addr, uint64_t len, uint64_t off, uint64_t attr)
 {
 	struct range r = { addr, addr + len };
+	struct gone expected = { .s = s };
 	size_t before;
 	int e;
 
@@ -308,7 +312,7 @@ static int map_segment(struct space *s, uint64_t addr, uint64_t len, uint64_t of
 	e = file_range_set_walk(&s->maps, r, expect_segment, s);
 	if (e < 0)
 		return e;
-	remove_range(s, r.start, r.end);
+	take_range(s, r.start, r.end, &expected);
 	e = ref_range(s, (struct range){ off, off + len });
 	if (e < 0)
 		return e;
@@ -332,6 +336,15 @@ int space_map(struct space *s, uint64_t addr, uint64_t len, uint64_t off, bool s
 	return map_segment(s, addr, len, off, shared ? SEG_SHARED : 0);
 }
 
+/* [start, end) of an expected range is gone for good. */
+static void expected_gone(struct space *s, const struct space_expect *x, uint64_t start, uint64_t end)
+{
+	struct gone g = { .s = s, .r = { { x->off + (start - x->start), x->off + (end - x->start) } }, .n = 1 };
+
+	if (x->may_move && (x->attr & SEG_SHARED))
+		tell_tracker(&g);
+}
+
 void space_unmapped(struct space *s, uint64_t start, uint64_t end)
 {
 	size_t before = s->maps.map.n;
@@ -350,9 +363,12 @@ void space_unmapped(struct space *s, uint64_t start, uint64_t end)
 				continue;
 			stop = MAX(x->start, start);
 			next = MIN(x->end, end);
+			if (x->start <= start)
+				expected_gone(s, x, start, next);
 			if (x->start <= start && next == x->end) {
 				expect_remove(s, i);
 			} else if (x->start <= start) {
+				x->off += next - x->start;
 				x->start = next;
 			} else {
 				next = stop; /* come back to it from its beginning */
@@ -368,6 +384,62 @@ void space_unmapped(struct space *s, uint64_t start, uint64_t end)
 		s->changed(s);
 }
 
+/* The expected range that overlaps [from, end) first, of a mapping that may have been moved; NULL: none. */
+static struct space_expect *expect_moved(struct space *s, uint64_t from, uint64_t end)
+{
+	struct space_expect *found = NULL;
+
+	for (unsigned i = 0; i < s->n_expect; i++) {
+		struct space_expect *x = &s->expect[i];
+
+		if (x->may_move && x->end > from && x->start < end && (!found || x->start < found->start))
+			found = x;
+	}
+	return found;
+}
+
+bool space_expects_move(const struct space *s)
+{
+	for (unsigned i = 0; i < s->n_expect; i++)
+		if (s->expect[i].may_move && (s->expect[i].attr & SEG_SHARED) && now_ns() - s->expect[i].since < EXPECT_NS)
+			return true;
+	return false;
+}
+
+/* What another mapping has the place of already goes on at `to`. */
+static int move_replaced(struct space *s, struct space_expect *x, uint64_t from, uint64_t to, uint64_t len)
+{
+	uint64_t off = x->off + (from - x->start);
+
+	x->may_move = false; /* of what is left of it the next look finds nothing, and takes it as stored to */
+	return map_segment(s, to, len, off, x->attr);
+}
+
+static int move_piece(struct space *s, uint64_t from, uint64_t to, uint64_t len)
+{
+	/* The kernel tells of the old range once more, as an UNMAP (not with MREMAP_DONTUNMAP: see space_learn()). */
+	(void)expect_add(s, (struct space_expect){ .start = from, .end = from + len });
+	kill_point("remap.expected");
+	return file_range_set_move(&s->maps, from, len, to);
+}
+
+static int move_all(struct space *s, uint64_t from, uint64_t to, uint64_t len)
+{
+	uint64_t at = from, end = from + len, next;
+	int r = 0;
+
+	for (; at < end && r == 0; at = next) {
+		struct space_expect *x = expect_moved(s, at, end);
+
+		next = x && x->start <= at ? MIN(x->end, end) : x ? x->start : end;
+		if (x && x->start <= at)
+			r = move_replaced(s, x, at, to + (at - from), next - at);
+		else
+			r = move_piece(s, at, to + (at - from), next - at);
+	}
+	return r;
+}
+
 void space_remapped(struct space *s, uint64_t from, uint64_t to, uint64_t len)
 {
 	struct poisoned *p;
@@ -381,10 +453,7 @@ void space_remapped(struct space *s, uint64_t from, uint64_t to, uint64_t len)
 		return;
 	remove_range(s, to, to + len);
 	before = s->maps.map.n;
-	/* The kernel tells of the old range once more, as an UNMAP (not with MREMAP_DONTUNMAP: see space_learn()). */
-	(void)expect_add(s, (struct space_expect){ .start = from, .end = from + len });
-	kill_point("remap.expected");
-	if (file_range_set_move(&s->maps, from, len, to) < 0) {
+	if (move_all(s, from, to, len) < 0) {
 		log_at(LOG_LEVEL_ERROR, s->file->e->name, s->pid, "out of memory: a moved mapping is lost, its pages stay dirty");
 		s->blind = true; /* what is writable there is not known until it is touched */
 		s->tracker.known = false;

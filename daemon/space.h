@@ -30,9 +30,15 @@
 #define SEG_ADVICE(advice) ((uint64_t)(advice) << 1) /* POSIX_FADV_NORMAL, RANDOM or SEQUENTIAL */
 #define SEG_ADVICE_OF(attr) ((int)((attr) >> 1 & 3))
 
-/* A range whose UNMAP event is still to come although something else is mapped there already. */
+/*
+ * A range whose UNMAP event is still to come although something else is mapped there already. A REMAP may come before it, if what was there was moved away: the
+ * older mapping is remembered until then, and its tracker told of its end when that is known.
+ */
 struct space_expect {
 	uint64_t start, end;
+	uint64_t off, attr;        /* of the older mapping */
+	bool may_move;
+	uint64_t since;            /* ns */
 };
 
 /* A page that was poisoned because its read failed, until a later read succeeds. */
@@ -130,6 +136,8 @@ int space_map(struct space *s, uint64_t addr, uint64_t len, uint64_t off, bool s
 /* [start, end) was unmapped (an event). */
 void space_unmapped(struct space *s, uint64_t start, uint64_t end);
 void space_remapped(struct space *s, uint64_t from, uint64_t to, uint64_t len);
+/* A shared mapping may have been moved to where nobody knows of it yet: nothing can be protected in all mappings now. */
+bool space_expects_move(const struct space *s);
 /*
  * How many messages may be read, at most `most`. Where the user has so many children that another one waits, and the client many of them, as many as
  * there are faults, which come first: events are not told apart before they are read, and with that a fork goes on.

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What programs rely on when they map a file: contents, limits, errors, sharing, mremap, fork, advice. */
+#include <pthread.h>
+
 #include "harness.h"
 
 /* --- 1: contents --- */
@@ -668,6 +670,57 @@ SYSTEM_TEST(c06_mprotect_works)
 	CHECK(store_has(path, 4 * PAGE, 0, 3));
 }
 
+#define MOVED 32ul                     /* pages that move, of 256 that a thread has for itself */
+
+struct mover { struct pgc_file *f; unsigned self; uint8_t value[256]; bool *stop; };
+
+/* Onto mappings of the same file, while others get the addresses that become free. What is stored before and after a move is there. */
+static void *mover_main(void *arg)
+{
+	struct mover *v = arg;
+	unsigned seed = v->self + 1;
+
+	for (unsigned i = 0; i < 3000 && !__atomic_load_n(v->stop, __ATOMIC_RELAXED); i++) {
+		unsigned first = (unsigned)rand_r(&seed) % (256 - MOVED), page = first + (unsigned)rand_r(&seed) % MOVED;
+		uint8_t *m = map(v->f, MOVED * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, (off_t)((v->self * 256 + first) * PAGE));
+		uint8_t *to = map(v->f, MOVED * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, (off_t)(v->self * 256 * PAGE));
+
+		CHECK_EQ(load(m + (page - first) * PAGE), v->value[page]);
+		store(m + (page - first) * PAGE, ++v->value[page]);
+		CHECK(mremap(m, MOVED * PAGE, MOVED * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to);
+		for (unsigned k = 0; k < MOVED; k += 5)
+			CHECK_EQ(load(to + k * PAGE), v->value[first + k]);
+		store(to + (page - first) * PAGE, ++v->value[page]);
+		CHECK_EQ(pgc_munmap(to, MOVED * PAGE), 0);
+	}
+	return NULL;
+}
+
+SYSTEM_TEST(c06_mappings_move_onto_others_in_many_threads, .dirty_expire = "20ms", .seconds = 120)
+{
+	char *path = make_file("f", 4 * 256 * PAGE, 1);
+	static struct mover v[4];
+	bool stop = false;
+	pthread_t t[4];
+
+	for (unsigned i = 0; i < 4; i++) {
+		v[i] = (struct mover){ .f = open_file(path, O_RDWR), .self = i, .stop = &stop };
+		for (unsigned k = 0; k < 256; k++)
+			v[i].value[k] = pattern_byte((i * 256 + k) * PAGE, 1);
+		if (i % 2) { /* two threads a handle */
+			CHECK_EQ(pgc_close(v[i].f), 0);
+			v[i].f = v[i - 1].f;
+		}
+		CHECK_EQ(pthread_create(&t[i], NULL, mover_main, &v[i]), 0);
+	}
+	for (unsigned i = 0; i < 4; i++)
+		CHECK_EQ(pthread_join(t[i], NULL), 0);
+	CHECK_EQ(pgc_fsync(v[0].f), 0);
+	for (unsigned i = 0; i < 4; i++)
+		for (unsigned k = 0; k < 256; k++)
+			CHECK(store_has_byte(path, (off_t)((i * 256 + k) * PAGE), v[i].value[k]));
+}
+
 /* --- 7: fork, exec --- */
 
 SYSTEM_TEST(c07_fork_shares_shared_stores_both_ways)
@@ -1051,6 +1104,7 @@ SYSTEM_TESTS_MAIN("mapping",
 	cmocka_unit_test(c06_mremap_of_old_size_0_duplicates),
 	cmocka_unit_test(c06_partial_munmap_keeps_the_rest),
 	cmocka_unit_test(c06_mprotect_works),
+	cmocka_unit_test(c06_mappings_move_onto_others_in_many_threads),
 	cmocka_unit_test(c07_fork_shares_shared_stores_both_ways),
 	cmocka_unit_test(c07_fork_isolates_private_stores),
 	cmocka_unit_test(c07_forked_child_goes_on_without_its_parent),
