@@ -299,7 +299,8 @@ static void a_store_that_hangs_with_all_buffers_holds_up_no_other_read(void **st
 
 	rig->store.held = true;
 	read_ahead(rig, 0, STAGING_BUFFERS + 3);
-	rig_run(rig, NULL, 80);
+	for (int i = 0; i < 200 && rig_count(rig, 'r') < STAGING_BUFFERS + 3; i++)
+		rig_run(rig, NULL, 20);
 	assert_int_equal(rig_count(rig, 'r'), STAGING_BUFFERS + 3);
 	/* As long as it hangs nobody waits again. */
 	read_ahead(rig, STAGING_BUFFERS + 3, STAGING_BUFFERS + 5);
