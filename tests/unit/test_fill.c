@@ -396,18 +396,39 @@ static void a_buffer_does_not_make_memory_longer_that_a_client_has_cut(void **st
 
 /* --- copies on another thread --- */
 
-/* With `n` reads that were read ahead and have just ended. */
+/* Holds up the thread that copies. */
+static struct holdup { struct offload_job job; bool over, done; } holdup;
+
+static void holdup_run(struct offload_job *job)
+{
+	while (!__atomic_load_n(&holdup.over, __ATOMIC_ACQUIRE))
+		usleep(100);
+}
+
+static void holdup_done(struct ring_op *op, int res, uint32_t cflags) { holdup.done = true; }
+
+static void copies_go_on(struct rig *rig)
+{
+	__atomic_store_n(&holdup.over, true, __ATOMIC_RELEASE);
+	rig_run(rig, &holdup.done, 0);
+}
+
+/* With `n` reads that were read ahead and have just ended; until copies_go_on() no copy has. */
 static struct rig *rig_new_copying(unsigned n)
 {
 	struct rig *rig = rig_new_direct(1024 * PAGE);
 
 	rig->w.alone = false;
 	assert_int_equal(offload_start(), 0);
+	holdup = (struct holdup){ .job = { .run = holdup_run, .done = { holdup_done }, .key = (uintptr_t)&rig->w.staging } };
+	assert_int_equal(offload_submit(&rig->w.ring, &holdup.job), 0);
 	rig->store.held = true;
 	read_ahead(rig, 0, n);
 	rig_release(rig);
-	while (rig->w.staging.copies == 0 && !list_empty(&rig->f->fills))
+	while (n > 0 && rig->w.staging.copies == 0)
 		worker_round(&rig->w, true);
+	if (n == 0)
+		copies_go_on(rig);
 	return rig;
 }
 
@@ -426,6 +447,7 @@ static void what_is_read_ahead_is_copied_on_another_thread(void **state)
 	struct rig *rig = rig_new_copying(STAGING_BUFFERS + 5);
 
 	assert_in_range(rig->w.staging.copies, 1, STAGING_COPIES);
+	copies_go_on(rig);
 	run_fills(rig);
 	for (uint64_t p = 0; p < (STAGING_BUFFERS + 5) * PIECE; p++) {
 		assert_true(rig_resident(rig, p));
@@ -471,6 +493,7 @@ static void a_copy_makes_nothing_longer_that_was_cut(void **state)
 	struct stat st;
 
 	assert_int_equal(file_set_size(rig->f, PAGE), 0);
+	copies_go_on(rig);
 	run_fills(rig);
 	assert_int_equal(fstat(rig->f->memfd, &st), 0);
 	assert_int_equal(st.st_size, PAGE);
@@ -484,6 +507,7 @@ static void a_copy_from_before_a_cut_is_thrown_away(void **state)
 	struct rig *rig = rig_new_copying(4);
 
 	rig->f->fill_gen++;
+	copies_go_on(rig);
 	run_fills(rig);
 	assert_false(rig_resident(rig, 3 * PIECE));
 	assert_int_equal(pages_in_memory(rig), rig_used(rig));
