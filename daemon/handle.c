@@ -359,7 +359,11 @@ int handle_make(struct open_job *job, struct handle **ret)
 		free(h);
 		return r;
 	}
-	if (job->async) {
+	h->space->toucher = (struct toucher){
+		.cgroup = job->cgroup, .domain = domain_get(w, job->tenant[0], job->tenant[1]), .user = job->user,
+		.client = budget_client_slot(w->budget, job->pid),
+	};
+	if (job->async) { /* what a dead daemon had mapped counts for that client */
 		r = space_track(h->space, &job->pagemap, job->dead, job->track_row);
 		if (r < 0) {
 			h->space->uffd = -1; /* the job's */
@@ -394,10 +398,6 @@ int handle_make(struct open_job *job, struct handle **ret)
 	h->space->writable = job->writable && job->readable;
 	h->space->pid = job->pid;
 	h->space->start_time = job->start_time;
-	h->space->toucher = (struct toucher){
-		.cgroup = job->cgroup, .domain = domain_get(w, job->tenant[0], job->tenant[1]), .user = job->user,
-		.client = budget_client_slot(w->budget, job->pid),
-	};
 	h->task.flow = h->ending.flow = worker_flow(&h->space->toucher);
 	readahead_set_init(&h->readahead);
 	h->space->kernel_faults = job->kernel_faults;
