@@ -201,30 +201,6 @@ static uint64_t write_window(struct space *s, struct block *b, uint64_t page, ui
 	return max;
 }
 
-/*
- * CONTINUE where stores are tracked without faults: what is mapped counts as such before it is. What turns out not to be does so no more, unless it did before.
- */
-static int continue_pages(struct space *s, uint64_t addr, uint64_t page, uint64_t n, bool shared, bool protect, uint64_t *ret_mapped)
-{
-	struct track_before before;
-	uint64_t done;
-	int r;
-
-	if (!shared || !tracker_on(&s->tracker))
-		return uffd_continue(s->uffd, addr, n * PAGE_SIZE_, protect, ret_mapped);
-	*ret_mapped = 0;
-	r = track_set(&s->tracker, page, n, &before);
-	if (r < 0)
-		return r;
-	track_remapped(&s->tracker, page, n, &before);
-	kill_point("fault.tracked");
-	r = uffd_continue(s->uffd, addr, n * PAGE_SIZE_, protect, ret_mapped);
-	done = *ret_mapped / PAGE_SIZE_ + (r == -EEXIST);
-	if (done < n)
-		track_unset(&s->tracker, page + done, n - done, &before);
-	return r;
-}
-
 /* The page itself is dirty and open to stores; what comes next in a run of stores is mapped with it, and dirty when it is found so. */
 static int resolve_store_tracked(struct space *s, struct block *b, uint64_t addr, uint64_t page, uint64_t n)
 {
@@ -235,12 +211,12 @@ static int resolve_store_tracked(struct space *s, struct block *b, uint64_t addr
 	block_set_dirty(b, 1ull << (page % PGC_BLOCK_PAGES));
 	kill_point("fault.dirty_set");
 	file_changed(s->file);
-	r = continue_pages(s, addr, page, 1, true, false, &mapped);
+	r = space_continue(s, addr, page, 1, true, false, &mapped);
 	kill_point("fault.mapped");
 	if (mapped == 0)
 		return r == -EEXIST ? uffd_wake(s->uffd, addr, PAGE_SIZE_) : r; /* stores to what is mapped are let through */
 	if (n > 1)
-		(void)continue_pages(s, addr + PAGE_SIZE_, page + 1, n - 1, true, true, &more);
+		(void)space_continue(s, addr + PAGE_SIZE_, page + 1, n - 1, true, true, &more);
 	s->worker->stats->pages_mapped += (mapped + more) / PAGE_SIZE_;
 	return 0;
 }
@@ -386,14 +362,14 @@ static int resolve_load(struct fault *x, uint64_t page, uint64_t below, uint64_t
 	addr = x->addr - (page - from) * PAGE_SIZE_;
 	if (s->worker->lanes.lanes && !(shared && tracker_on(&s->tracker)) && lend(x, addr, from, to - from, shared))
 		return -EINPROGRESS;
-	r = continue_pages(s, addr, from, to - from, shared, shared, &mapped);
+	r = space_continue(s, addr, from, to - from, shared, shared, &mapped);
 	kill_point("fault.load_mapped");
 	if (from + mapped / PAGE_SIZE_ <= page && r != -EAGAIN) { /* it stopped before the page itself, or the range is not one piece */
 		load_mapped(x, page, from, from + mapped / PAGE_SIZE_);
 		from = page;
-		r = continue_pages(s, x->addr, page, to - page, shared, shared, &mapped);
+		r = space_continue(s, x->addr, page, to - page, shared, shared, &mapped);
 		if (r == -ENOENT && to > page + 1)
-			r = continue_pages(s, x->addr, page, file_unit(s->file) / PAGE_SIZE_, shared, shared, &mapped);
+			r = space_continue(s, x->addr, page, file_unit(s->file) / PAGE_SIZE_, shared, shared, &mapped);
 	}
 	s->worker->stats->pages_mapped += mapped / PAGE_SIZE_;
 	if (mapped > 0) {
@@ -966,7 +942,7 @@ int64_t fault_populate(struct space *s, uint64_t addr, uint64_t len, bool write)
 				space_note_unprotected(s, page, n);
 			kill_point("populate.dirty_set");
 		}
-		r = continue_pages(s, addr + done, page, n, shared, shared && !dirty, &mapped);
+		r = space_continue(s, addr + done, page, n, shared, shared && !dirty, &mapped);
 		kill_point("populate.mapped");
 		if (mapped == 0 && (r == -EEXIST || r == -ENOENT || r == -EFAULT)) {
 			if (r == -EEXIST && dirty && !tracker_on(&s->tracker))

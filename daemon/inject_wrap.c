@@ -241,11 +241,12 @@ static int continue_part(int fd, struct uffdio_continue *c)
 	return r < 0 ? r : uffd_again();
 }
 
-/* Twice: what the second says is what there is when another thread's fault came first. */
+/* The first page twice: what the second says is what there is when another thread's fault came first. */
 static int continue_twice(int fd, struct uffdio_continue *c)
 {
 	struct uffdio_continue first = *c;
 
+	first.range.len = PAGE_SIZE_;
 	(void)__real_ioctl(fd, UFFDIO_CONTINUE, &first);
 	return __real_ioctl(fd, UFFDIO_CONTINUE, c);
 }

@@ -34,7 +34,7 @@ void poison_heal(struct file *f, uint64_t first, uint64_t n)
 
 		if (p->page < first || p->page >= first + n)
 			continue;
-		r = uffd_continue(p->space->uffd, p->addr, file_unit(f), p->shared, &mapped);
+		r = space_continue(p->space, p->addr, p->page, file_unit(f) / PAGE_SIZE_, p->shared, p->shared, &mapped);
 		if (r == -EAGAIN || r == -ENOMEM)
 			continue; /* the timer tries again */
 		list_remove(&p->by_file);

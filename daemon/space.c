@@ -159,6 +159,30 @@ int space_track(struct space *s, int *pagemap, bool dead, uint32_t row)
 	return 0;
 }
 
+/*
+ * CONTINUE where stores are tracked without faults: what is mapped counts as such before it is. What turns out not to be does so no more, unless it did before.
+ */
+int space_continue(struct space *s, uint64_t addr, uint64_t page, uint64_t n, bool shared, bool protect, uint64_t *ret_mapped)
+{
+	struct track_before before;
+	uint64_t done;
+	int r;
+
+	if (!shared || !tracker_on(&s->tracker))
+		return uffd_continue(s->uffd, addr, n * PAGE_SIZE_, protect, ret_mapped);
+	*ret_mapped = 0;
+	r = track_set(&s->tracker, page, n, &before);
+	if (r < 0)
+		return r;
+	track_remapped(&s->tracker, page, n, &before);
+	kill_point("fault.tracked");
+	r = uffd_continue(s->uffd, addr, n * PAGE_SIZE_, protect, ret_mapped);
+	done = *ret_mapped / PAGE_SIZE_ + (r == -EEXIST);
+	if (done < n)
+		track_unset(&s->tracker, page + done, n - done, &before);
+	return r;
+}
+
 /* --- references --- */
 
 /* What is shown of a block: the most references that any page of it has. */

@@ -153,6 +153,8 @@ int space_read(struct space *s, struct uffd_msg *ret, int most);
  * nothing was changed.
  */
 int space_track(struct space *s, int *pagemap, bool dead, uint32_t row);
+/* UFFDIO_CONTINUE of pages [page, page + n), which are resident; where stores are tracked without faults they count as mapped from before on. uffd_continue(), and -ENOMEM. */
+int space_continue(struct space *s, uint64_t addr, uint64_t page, uint64_t n, bool shared, bool protect, uint64_t *ret_mapped);
 /* The same mappings in a forked child's space. */
 int space_copy(struct space *child, struct space *parent);
 /* The slot of its record; UINT32_MAX: it has none. */

@@ -26,6 +26,7 @@
 #include "libclient/internal.h"
 
 #define REMAKE_PATIENCE_MS 10000
+#define SHORTAGE_MS        2000
 #define WAIT_NS            2000000
 #define LEND_MS            200
 
@@ -190,10 +191,22 @@ static int remake(const struct mapping *m)
 			return -errno;
 	}
 	r = map_attach(m->f, m);
-	if (r == 0 && m->tracked && m->prot != PROT_NONE && mprotect((void *)m->addr, m->len, m->prot) < 0)
+	if (r == 0 && m->prot != PROT_NONE && mprotect((void *)m->addr, m->len, m->prot) < 0)
 		r = -errno;
 	if (r < 0 && m->tracked)
 		munmap((void *)m->addr, m->len);
+	return r;
+}
+
+/* A shortage of memory or descriptors passes, here or in the daemon. */
+static int remake_patiently(const struct mapping *m, uint64_t until)
+{
+	int r = remake(m);
+
+	while ((r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -EAGAIN) && clock_ms() < until) {
+		nanosleep(&(struct timespec){ .tv_nsec = WAIT_NS }, NULL);
+		r = remake(m);
+	}
 	return r;
 }
 
@@ -208,6 +221,7 @@ bool fork_is_remaking(void) { return __atomic_load_n(&remaking, __ATOMIC_RELAXED
 /* The child is the only thread, so the table is walked without its lock: connecting takes that. */
 static void restore_mappings(void)
 {
+	uint64_t until = clock_ms() + SHORTAGE_MS;
 	bool followed = true;
 	size_t n = 0;
 
@@ -219,7 +233,7 @@ static void restore_mappings(void)
 	for (size_t i = 0; i < lib.n_map; i++) {
 		struct mapping *m = &lib.map[i];
 		bool lost = m->dontfork;
-		int r = lost || (m->inherited && followed) ? 0 : remake(m);
+		int r = lost || (m->inherited && followed) ? 0 : remake_patiently(m, until);
 
 		/* Of which handle it is may be a guess of the table. One whose forks the daemon follows: then it is there, and served. */
 		if (r == -EBUSY || r == -EEXIST) {

@@ -161,7 +161,7 @@ static void check_answer(struct client *c, const struct pgc_msg *m, unsigned n_f
 		REQUIRE(n_fds == 0 || (n_fds == 1 && m->status == 0));
 		break;
 	case PGC_MSG_WINDOW:
-		REQUIRE(n_fds == 0 || (n_fds == 2 && m->status == 0));
+		REQUIRE(n_fds == 0 || ((n_fds == 2 || n_fds == 3) && m->status == 0));
 		break;
 	default:
 		REQUIRE(n_fds == 0);

@@ -396,6 +396,11 @@ SYSTEM_TEST(page_comes_back_of_itself_once_the_store_does)
 	/* Nobody but the toucher asks. */
 	WAIT_UNTIL_MS(load_signal(m + PAGE, &v) == 0, 5000);
 	CHECK_EQ(v, pattern_byte(PAGE, 1));
+	/* What is stored to it then is known of. */
+	store(m + PAGE, 77);
+	CHECK_EQ(pgc_fsync(f), 0);
+	CHECK_EQ(pgc_madvise(m, 2 * PAGE, MADV_PAGEOUT), 0);
+	CHECK_EQ(load(m + PAGE), 77);
 }
 
 SYSTEM_TEST(read_error_of_one_page_spares_the_others)
