@@ -53,6 +53,7 @@ void trap_blocking_calls(void)
 		PASS(readlinkat), PASS(readlink), PASS(lseek), PASS(cachestat),
 		PASS(mmap), PASS(munmap), PASS(mprotect), PASS(mremap), PASS(madvise), PASS(mlock), PASS(brk), PASS(close), PASS(shutdown),
 		PASS(clock_gettime), PASS(gettid), PASS(getpid), PASS(geteuid), PASS(tgkill), PASS(kill), PASS(rt_sigprocmask), PASS(rt_sigaction), PASS(rt_sigreturn),
+		PASS(userfaultfd), PASS(vmsplice), PASS(splice), /* of memfds, into a pipe that has room */
 		PASS(sched_yield), PASS(sched_getaffinity), PASS(sched_setaffinity), PASS(exit), PASS(exit_group), PASS(futex), PASS(write), PASS(writev), /* the allocator's lock; the log */
 		PASS(set_robust_list), PASS(rseq), PASS(sigaltstack), PASS(getrandom), PASS(prctl), PASS(sysinfo), /* the last: qsort(3), once */
 		PASS_BIT(sendmsg, 2, MSG_DONTWAIT), PASS_BIT(recvmsg, 2, MSG_DONTWAIT),
