@@ -71,14 +71,11 @@ int window_life(void) { return life_fd; }
 
 static uint64_t bytes_of(uint64_t blocks) { return align_up(blocks * sizeof(uint64_t), PAGE_SIZE_); }
 
-static int make_bits(struct file *f)
+int window_make_bits(const char *name, mode_t mode)
 {
-	_cleanup_close_ int fd = memfd_create("pagecached-shown", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	_cleanup_close_ int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
-	if (fd < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) < 0 || fchmod(fd, 0400) < 0)
-		return -errno;
-	f->shown.fd = take_fd(&fd);
-	return 0;
+	return fd < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) < 0 || fchmod(fd, mode) < 0 ? -errno : take_fd(&fd);
 }
 
 void window_charge(struct file *f, int64_t pages)
@@ -106,9 +103,12 @@ static int grow_bits(struct file *f, uint64_t blocks)
 	bytes = bytes_of(MIN(blocks, max));
 	if (bytes <= had || !window_may_charge(f, (bytes - had) / PAGE_SIZE_))
 		return f->shown.blocks > 0 ? 0 : -ENOSPC;
-	r = f->shown.blocks == 0 ? make_bits(f) : 0;
-	if (r < 0)
-		return r;
+	if (f->shown.blocks == 0) {
+		r = window_make_bits("pagecached-shown", 0400);
+		if (r < 0)
+			return r;
+		f->shown.fd = r;
+	}
 	p = ftruncate(f->shown.fd, (off_t)bytes) < 0 ? MAP_FAILED : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, f->shown.fd, 0);
 	if (p == MAP_FAILED) {
 		r = -errno;

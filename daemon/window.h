@@ -40,6 +40,8 @@ void window_readers_init(struct window_readers *r, const bool *noreuse, const st
 int window_open(struct window_readers *r, struct file *f, bool writes, const int fds[2], uint64_t len, int ret_fds[2], uint64_t *ret_blocks);
 void window_close(struct window_readers *r);
 void window_free(struct file *f);
+/* A memfd that may grow and not shrink; a negative errno. */
+int window_make_bits(const char *name, mode_t mode);
 /* Bits are charged to the budget, which leaves so much to them; in pages. */
 bool window_may_charge(const struct file *f, uint64_t pages);
 void window_charge(struct file *f, int64_t pages);

@@ -2,7 +2,6 @@
 /* See written.h. The memfd: a page with a bit for each PGC_WRITTEN_SPAN words that may have one set, then the words. */
 #include "daemon/written.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -17,16 +16,6 @@ static uint64_t *word_of(const struct file *f, uint64_t index) { return &f->writ
 
 static uint64_t pages_of(uint64_t blocks) { return PGC_WRITTEN_SIZE(blocks) / PAGE_SIZE_; }
 
-static int make(struct file *f)
-{
-	_cleanup_close_ int fd = memfd_create("pagecached-written", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-
-	if (fd < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) < 0 || fchmod(fd, 0600) < 0)
-		return -errno;
-	f->written.fd = take_fd(&fd);
-	return 0;
-}
-
 int written_reach(struct file *f, uint64_t blocks)
 {
 	struct written *k = &f->written;
@@ -38,9 +27,12 @@ int written_reach(struct file *f, uint64_t blocks)
 		return 0;
 	if (!window_may_charge(f, pages - had))
 		return -ENOSPC;
-	r = k->fd < 0 ? make(f) : 0;
-	if (r < 0)
-		return r;
+	if (k->fd < 0) {
+		r = window_make_bits("pagecached-written", 0600);
+		if (r < 0)
+			return r;
+		k->fd = r;
+	}
 	p = ftruncate(k->fd, (off_t)PGC_WRITTEN_SIZE(blocks)) < 0 ? MAP_FAILED :
 	    mmap(NULL, PGC_WRITTEN_SIZE(blocks), PROT_READ | PROT_WRITE, MAP_SHARED, k->fd, 0);
 	if (p == MAP_FAILED) {
