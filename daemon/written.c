@@ -115,8 +115,8 @@ static uint64_t part_of(uint64_t index, uint64_t from, uint64_t to)
 	return lo < hi ? bits_range((unsigned)(lo - first), (unsigned)(hi - lo)) : 0;
 }
 
-/* The words of one bit of the first page, of pages [from, to). */
-static bool take_span(struct file *f, uint64_t span, uint64_t from, uint64_t to)
+/* The words of one bit of the first page, of pages [from, to); `busy`: somebody is writing, and others are to ask. */
+static bool take_span(struct file *f, uint64_t span, uint64_t from, uint64_t to, bool busy)
 {
 	uint64_t bit = 1ull << (span % 64), first = span * SPAN_PAGES, end = MIN(first + SPAN_PAGES, f->written.blocks * PGC_BLOCK_PAGES);
 	bool any = false;
@@ -124,7 +124,7 @@ static bool take_span(struct file *f, uint64_t span, uint64_t from, uint64_t to)
 	if (!(__atomic_load_n(&f->written.word[span / 64], __ATOMIC_ACQUIRE) & bit))
 		return false;
 	file_stat_hide(f); /* clients go by that bit */
-	if (from <= first && to >= end)
+	if (from <= first && to >= end && !busy)
 		__atomic_fetch_and(&f->written.word[span / 64], ~bit, __ATOMIC_SEQ_CST); /* who sets one from here on sets it again */
 	from = MAX(from, first);
 	to = MIN(to, end);
@@ -133,26 +133,56 @@ static bool take_span(struct file *f, uint64_t span, uint64_t from, uint64_t to)
 	return any;
 }
 
-void written_take(struct file *f, uint64_t from, uint64_t to)
-{
-	bool any = false;
-
-	if (!written_on(f))
-		return;
-	to = MIN(to < file_pages(f) ? to : UINT64_MAX, f->written.blocks * PGC_BLOCK_PAGES); /* behind the end nobody writes so */
-	for (uint64_t span = from / SPAN_PAGES; span * SPAN_PAGES < to; span++)
-		any |= take_span(f, span, from, to);
-	if (any)
-		file_changed(f);
-	written_limit(f);
-}
-
 /* The page that a writer's slot names; UINT64_MAX: none. */
 static uint64_t named_by(const struct pgc_reader_slot *slot)
 {
 	uint64_t end = __atomic_load_n(&slot->end, __ATOMIC_ACQUIRE);
 
 	return end & PGC_SLOT_WRITES ? (end & ~PGC_SLOT_WRITES) - 1 : UINT64_MAX;
+}
+
+bool written_left(struct file *f, const struct pgc_reader_slot *slot)
+{
+	bool any = false;
+
+	for (unsigned i = 0; written_on(f) && i < PGC_READER_SLOTS; i++) {
+		uint64_t page = named_by(&slot[i]);
+		struct block *b = page < file_pages(f) ? block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES) : NULL;
+
+		if (!b)
+			continue;
+		block_set_dirty(b, b->e->resident & 1ull << (page % PGC_BLOCK_PAGES));
+		file_changed(f);
+		any = true;
+	}
+	return any;
+}
+
+/* What slots name counts as written. Before the bits are looked at: a slot that was given back has left one. Whether there are any. */
+static bool take_slots(struct file *f)
+{
+	struct window_readers *r;
+	bool any = false;
+
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	list_for_each(r, &f->readers, by_file)
+		any |= r->writes && written_left(f, r->slot);
+	return any;
+}
+
+void written_take(struct file *f, uint64_t from, uint64_t to)
+{
+	bool any = false, busy;
+
+	if (!written_on(f))
+		return;
+	busy = take_slots(f);
+	to = MIN(to < file_pages(f) ? to : UINT64_MAX, f->written.blocks * PGC_BLOCK_PAGES); /* behind the end nobody writes so */
+	for (uint64_t span = from / SPAN_PAGES; span * SPAN_PAGES < to; span++)
+		any |= take_span(f, span, from, to, busy);
+	if (any)
+		file_changed(f);
+	written_limit(f);
 }
 
 uint64_t written_among(struct file *f, uint64_t first, unsigned n)
@@ -181,19 +211,6 @@ uint64_t written_among(struct file *f, uint64_t first, unsigned n)
 		stay |= b && (b->e->dirty >> ((first + i) % PGC_BLOCK_PAGES) & 1) ? 1ull << i : 0;
 	}
 	return stay;
-}
-
-void written_left(struct file *f, const struct pgc_reader_slot *slot)
-{
-	for (unsigned i = 0; written_on(f) && i < PGC_READER_SLOTS; i++) {
-		uint64_t page = named_by(&slot[i]);
-		struct block *b = page < file_pages(f) ? block_tree_find(&f->blocks, page / PGC_BLOCK_PAGES) : NULL;
-
-		if (!b)
-			continue;
-		block_set_dirty(b, b->e->resident & 1ull << (page % PGC_BLOCK_PAGES));
-		file_changed(f);
-	}
 }
 
 void written_limit(struct file *f)

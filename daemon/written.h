@@ -6,7 +6,8 @@
  * Invariants
  *   - A page that a slot names, or whose bit is set, is not dropped: it is hidden first, then slots and bits are looked at. A writer takes its slot, then looks whether the page is shown, and gives the
  *     slot back when the bit is set.
- *   - A bit is cleared when the page is marked dirty. Whoever sets it after that finds it clear, and sets it.
+ *   - A bit is set before the copy, so that who sees the bytes sees that the file has changed, and after it. It is cleared when the page is marked dirty; while somebody writes, the bit of the first
+ *     page stays, and others ask.
  *   - While clients must ask (control page: `must_ask`) no write counts that was not seen before: who finds that when the copy is done asks, too.
  *
  * For the next daemon: the memfd is kept. Nobody writes so while there is no daemon.
@@ -29,8 +30,8 @@ void written_free(struct file *f);
 void written_take(struct file *f, uint64_t from, uint64_t to);
 /* Pages [first, first + n), at most PGC_BLOCK_PAGES, hidden by now: those that must not be dropped, the lowest bit for `first`. What of them was written is dirty. */
 uint64_t written_among(struct file *f, uint64_t first, unsigned n);
-/* One handle's slots, whose client is gone: what they name may be half written. */
-void written_left(struct file *f, const struct pgc_reader_slot *slot);
+/* One handle's slots: what they name may be half written. Whether there is any. */
+bool written_left(struct file *f, const struct pgc_reader_slot *slot);
 /* Whether clients must ask: limits, a stop, a store that takes nothing. */
 void written_limit(struct file *f);
 

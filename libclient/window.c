@@ -470,9 +470,10 @@ static int copy_in(struct pgc_file *f, const char *from, uint64_t n, uint64_t of
 		return -EAGAIN;
 	if (__atomic_load_n(&f->writes_unasked, __ATOMIC_RELAXED) >= ASK_PAGES)
 		return -EAGAIN;
-	copy(w->to + off, from, n);
-	if (note_written(w, page))
+	if (note_written(w, page)) /* before: who sees the bytes is to see that the file has changed */
 		__atomic_fetch_add(&f->writes_unasked, 1, __ATOMIC_RELAXED);
+	copy(w->to + off, from, n);
+	(void)note_written(w, page); /* it may have been taken meanwhile */
 	if (must_ask(w))
 		return -EAGAIN;
 	note_touched(w, page);

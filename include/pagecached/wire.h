@@ -198,7 +198,7 @@ struct pgc_read_reply { uint64_t len, seq, size; };
  *
  * A handle that may read and store has the file mapped once more right behind that, at [addr + len, addr + 2 * len), shared and to store to, registered for nothing, for writes that ask nobody. A third memfd
  * comes for it, `written`: a page with a bit for each PGC_WRITTEN_SPAN words, then words as in `shown`. The client takes a slot (PGC_SLOT_WRITES), looks as for a read, and whether
- * `must_ask` is 0, copies, sets the page's bit with an atomic operation, whatever it was, and the bit of its word, and looks at `must_ask` and life again. What is
+ * `must_ask` is 0, sets the page's bit with an atomic operation and the bit of its word, copies, sets both again, whatever they are, and looks at `must_ask` and life again. What is
  * different means that the daemon has to be asked. A page that such a slot names is not dropped.
  */
 struct pgc_window { uint64_t addr, len; }; /* len: of whole blocks. 0, without descriptors: it has none any more */
