@@ -184,6 +184,8 @@ void revive_block(struct worker *w, uint32_t slot, struct revive_run *run)
 	dirty = (e->dirty | e->writeback | ((being_written(f, e->index) | track_was_busy(f, e->index) | written_bits(f, e->index)) & e->resident)) & resident;
 	if (e->writeback)
 		file_hold_writes(f, true);
+	if (written_bits(f, e->index) & resident)
+		file_changed(f);
 	if (f->distrusted && f->tracked.fd < 0)
 		resident = dirty;
 	else if (f->distrusted) /* what was stored to without a fault is not known yet, and would be lost with what is clean */
