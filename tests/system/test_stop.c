@@ -79,7 +79,7 @@ SYSTEM_TEST(a_store_that_is_slow_but_writes_is_waited_for, .config = "stop_timeo
 	uint64_t ms;
 
 	peer_hear(p);
-	inject("mem:slow", PGC_INJECT_WRITE_DELAY, 1000000, 0);
+	inject("mem:slow", PGC_INJECT_WRITE_DELAY, 1300000, 0);
 	CHECK_EQ(stop(&ms), 0);
 	CHECK(ms > 1500);
 	peer_kill(p);
