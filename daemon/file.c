@@ -32,8 +32,8 @@
 #include "daemon/saved.h"
 #include "daemon/track.h"
 #include "daemon/window.h"
-#include "daemon/written.h"
 #include "daemon/writeback.h"
+#include "daemon/written.h"
 
 static const struct frame_refs_functions ref_functions;
 

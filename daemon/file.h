@@ -288,13 +288,16 @@ bool block_maybe_free(struct block *b);
 void block_set_cgroup(struct block *b, struct pgc_cgroup_entry *cg);
 
 static inline uint64_t block_first(const struct block *b) { return b->e->index * PGC_BLOCK_PAGES; }
-/* Bits of b for pages [from, to) of the file. */
-static inline uint64_t block_mask(const struct block *b, uint64_t from, uint64_t to)
+/* Bits of block `index` for pages [from, to). */
+static inline uint64_t block_part(uint64_t index, uint64_t from, uint64_t to)
 {
-	uint64_t first = block_first(b), lo = MAX(from, first), hi = MIN(to, first + PGC_BLOCK_PAGES);
+	uint64_t first = index * PGC_BLOCK_PAGES, lo = MAX(from, first), hi = MIN(to, first + PGC_BLOCK_PAGES);
 
 	return lo >= hi ? 0 : bits_range((unsigned)(lo - first), (unsigned)(hi - lo));
 }
+
+/* Bits of b for pages [from, to) of the file. */
+static inline uint64_t block_mask(const struct block *b, uint64_t from, uint64_t to) { return block_part(b->e->index, from, to); }
 
 /* What of the block is pinned follows file->pins and file->locked. */
 void file_apply_pins(struct file *f, struct block *b);

@@ -172,7 +172,7 @@ void revive_block(struct worker *w, uint32_t slot, struct revive_run *run)
 {
 	struct pgc_block_entry *e = &w->state->blocks[slot];
 	struct file *f = w->file_of[e->file - w->file_slots.first];
-	uint64_t resident, dirty, present, dropped, left;
+	uint64_t resident, dirty, present, dropped, left, written;
 
 	if (e->index * PGC_BLOCK_PAGES >= file_pages(f) || block_tree_find(&f->blocks, e->index)) {
 		revive_forget_block(w, slot);
@@ -181,10 +181,11 @@ void revive_block(struct worker *w, uint32_t slot, struct revive_run *run)
 	present = f->exact || f->huge ? ~0ull : present_pages(run, f, e->index);
 	dropped = dropped_pages(f, e, present);
 	resident = e->resident & ~dropped & bits_range(0, (unsigned)MIN(file_pages(f) - e->index * PGC_BLOCK_PAGES, PGC_BLOCK_PAGES));
-	dirty = (e->dirty | e->writeback | ((being_written(f, e->index) | track_was_busy(f, e->index) | written_bits(f, e->index)) & e->resident)) & resident;
+	written = written_bits(f, e->index);
+	dirty = (e->dirty | e->writeback | ((being_written(f, e->index) | track_was_busy(f, e->index) | written) & e->resident)) & resident;
 	if (e->writeback)
 		file_hold_writes(f, true);
-	if (written_bits(f, e->index) & resident)
+	if (written & resident)
 		file_changed(f);
 	if (f->distrusted && f->tracked.fd < 0)
 		resident = dirty;

@@ -109,14 +109,6 @@ static void put_word(struct tracker *t, uint64_t index, uint64_t pages)
 	count_pages(t, index, (int64_t)__builtin_popcountll(pages) - __builtin_popcountll(had));
 }
 
-/* Bits of block `index` for pages [from, to). */
-static uint64_t part(uint64_t index, uint64_t from, uint64_t to)
-{
-	uint64_t first = index * PGC_BLOCK_PAGES, lo = MAX(from, first), hi = MIN(to, first + PGC_BLOCK_PAGES);
-
-	return lo >= hi ? 0 : bits_range((unsigned)(lo - first), (unsigned)(hi - lo));
-}
-
 /* The first block from `index` on of which something is mapped; UINT64_MAX: none. */
 static uint64_t next_word(const struct tracker *t, uint64_t index)
 {
@@ -143,7 +135,7 @@ int track_set(struct tracker *t, uint64_t page, uint64_t n, struct track_before 
 	ret_before->index = page / PGC_BLOCK_PAGES;
 	for (uint64_t i = page / PGC_BLOCK_PAGES; i * PGC_BLOCK_PAGES < end; i++) {
 		*before++ = get_word(t, i);
-		put_word(t, i, get_word(t, i) | part(i, page, end));
+		put_word(t, i, get_word(t, i) | block_part(i, page, end));
 	}
 	if (!w->track_timer.armed)
 		ring_timer_arm(&w->ring, &w->track_timer, TRACK_NS);
@@ -155,7 +147,7 @@ void track_unset(struct tracker *t, uint64_t page, uint64_t n, const struct trac
 	uint64_t end = page + n;
 
 	for (uint64_t i = page / PGC_BLOCK_PAGES; i * PGC_BLOCK_PAGES < end; i++)
-		put_word(t, i, get_word(t, i) & (before->word[i - before->index] | ~part(i, page, end)));
+		put_word(t, i, get_word(t, i) & (before->word[i - before->index] | ~block_part(i, page, end)));
 }
 
 static void clear(struct tracker *t, uint64_t page, uint64_t n)
@@ -163,13 +155,13 @@ static void clear(struct tracker *t, uint64_t page, uint64_t n)
 	uint64_t end = page + n;
 
 	for (uint64_t i = page / PGC_BLOCK_PAGES; t->pages > 0 && i * PGC_BLOCK_PAGES < end; i++)
-		put_word(t, i, get_word(t, i) & ~part(i, page, end));
+		put_word(t, i, get_word(t, i) & ~block_part(i, page, end));
 }
 
 bool track_any(const struct tracker *t, uint64_t page, uint64_t n)
 {
 	for (uint64_t i = page / PGC_BLOCK_PAGES; t->pages > 0 && i * PGC_BLOCK_PAGES < page + n; i++)
-		if (get_word(t, i) & part(i, page, page + n))
+		if (get_word(t, i) & block_part(i, page, page + n))
 			return true;
 	return false;
 }
@@ -354,7 +346,7 @@ struct look {
 static void add_bits(const struct look *l, uint64_t *words, uint64_t from, uint64_t to)
 {
 	for (uint64_t i = from / PGC_BLOCK_PAGES; i * PGC_BLOCK_PAGES < to; i++)
-		words[i - l->index] |= part(i, from, to);
+		words[i - l->index] |= block_part(i, from, to);
 }
 
 static void look_at_piece(void *arg, uint64_t addr, uint64_t page, uint64_t n)
@@ -393,7 +385,7 @@ static void look(struct look *l, struct tracker *t, uint64_t index, uint64_t fro
 {
 	*l = (struct look){ .t = t, .index = index, .take = take, .from = UINT64_MAX };
 	for (uint64_t i = index; i < index + SPAN; i++) {
-		uint64_t pages = get_word(t, i) & part(i, from, to);
+		uint64_t pages = get_word(t, i) & block_part(i, from, to);
 
 		if (!pages)
 			continue;
@@ -425,13 +417,13 @@ void track_remapped(struct tracker *t, uint64_t page, uint64_t n, const struct t
 	bool any = false;
 
 	for (uint64_t i = index; i < end && !any; i++)
-		any = before->word[i - index] & part(i, page, page + n);
+		any = before->word[i - index] & block_part(i, page, page + n);
 	for (; any && index < end; index += SPAN) {
 		struct look l;
 
 		look(&l, t, index, page, page + n, false);
 		for (uint64_t i = index; i < MIN(index + SPAN, end); i++)
-			mark_written(t, i, before->word[i - before->index] & part(i, page, page + n) & not_clean(&l, i - index));
+			mark_written(t, i, before->word[i - before->index] & block_part(i, page, page + n) & not_clean(&l, i - index));
 	}
 }
 
@@ -465,7 +457,7 @@ static void scan_span(struct tracker *t, uint64_t index, uint64_t from, uint64_t
 	look(&l, t, index, from, to, true);
 	kill_point("track.taken");
 	for (uint64_t i = 0; i < SPAN; i++) {
-		uint64_t mapped = get_word(t, index + i), pages = mapped & part(index + i, from, to);
+		uint64_t mapped = get_word(t, index + i), pages = mapped & block_part(index + i, from, to);
 
 		if (!pages)
 			continue;
@@ -518,14 +510,14 @@ uint64_t track_was_busy(const struct file *f, uint64_t index)
 {
 	const struct pgc_saved_file *s = f->saved;
 
-	return (s->scan_from < s->scan_to ? part(index, s->scan_from, s->scan_to) : 0) | track_was_dropping(f, index);
+	return (s->scan_from < s->scan_to ? block_part(index, s->scan_from, s->scan_to) : 0) | track_was_dropping(f, index);
 }
 
 uint64_t track_was_dropping(const struct file *f, uint64_t index)
 {
 	const struct pgc_saved_file *s = f->saved;
 
-	return part(index, s->drop_from, s->drop_from + MIN(s->drop_n, PGC_BLOCK_PAGES));
+	return block_part(index, s->drop_from, s->drop_from + MIN(s->drop_n, PGC_BLOCK_PAGES));
 }
 
 int track_may_clean(const struct file *f, uint64_t first, uint64_t n)
@@ -567,7 +559,7 @@ void track_unmapped(struct tracker *t, uint64_t from, uint64_t to)
 
 		t->pieces(t, l.from, l.to, look_what_is_mapped, &l);
 		for (uint64_t i = 0; i < SPAN; i++) {
-			uint64_t mapped = get_word(t, index + i), pages = mapped & part(index + i, from, to);
+			uint64_t mapped = get_word(t, index + i), pages = mapped & block_part(index + i, from, to);
 
 			mark_written(t, index + i, pages);
 			kill_point("track.unmapped_marked");
@@ -664,7 +656,7 @@ static uint64_t find_unclean(struct tracker *t, uint64_t first, unsigned n, uint
 
 	look(&l, t, index, first, first + n, false);
 	for (unsigned i = 0; i < 2; i++) {
-		mapped[i] = get_word(t, index + i) & part(index + i, first, first + n);
+		mapped[i] = get_word(t, index + i) & block_part(index + i, first, first + n);
 		unclean[i] = mapped[i] & (tracker_sees(t) ? not_clean(&l, i) : ~0ull);
 	}
 	*ret_mapped = mapped[0] >> shift | (shift ? mapped[1] << (64 - shift) : 0);

@@ -76,12 +76,12 @@ int uffd_read(int fd, const struct uffd_caps *caps, struct uffd_msg *msg, int n)
  * range; -ESRCH: the process is gone.
  */
 int uffd_continue(int fd, uint64_t addr, uint64_t len, bool protect, uint64_t *ret_mapped);
-/* Protects or un-protects against writes; un-protecting wakes unless `quiet`. -EAGAIN, -ENOENT, -ESRCH as above. */
 /* One for memory of the daemon's own, with no feature. A descriptor, or a negative errno. */
 int uffd_new_own(void);
 int uffd_register_missing(int fd, uint64_t addr, uint64_t len);
 /* Makes pages with what lies at `from`. -EEXIST: one is there already; -EFAULT: the memory is shorter. Some may have been made then. */
 int uffd_copy(int fd, uint64_t addr, const void *from, uint64_t len);
+/* Protects or un-protects against writes; un-protecting wakes unless `quiet`. -EAGAIN, -ENOENT, -ESRCH as above. */
 int uffd_protect(int fd, uint64_t addr, uint64_t len, bool on, bool quiet);
 int uffd_poison(int fd, uint64_t addr, uint64_t len);
 int uffd_wake(int fd, uint64_t addr, uint64_t len);

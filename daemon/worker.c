@@ -303,7 +303,6 @@ static void look_at_drain(struct ring_timer *t)
 static void drain_begin(struct ring_op *op, int res, uint32_t cflags)
 {
 	struct drain *d = container_of(op, struct drain, op);
-
 	struct file *f;
 
 	d->worker->draining = true;

@@ -108,13 +108,6 @@ static bool take_word(struct file *f, uint64_t index, uint64_t among)
 	return true;
 }
 
-static uint64_t part_of(uint64_t index, uint64_t from, uint64_t to)
-{
-	uint64_t first = index * PGC_BLOCK_PAGES, lo = MAX(from, first), hi = MIN(to, first + PGC_BLOCK_PAGES);
-
-	return lo < hi ? bits_range((unsigned)(lo - first), (unsigned)(hi - lo)) : 0;
-}
-
 /* The words of one bit of the first page, of pages [from, to); `busy`: somebody is writing, and others are to ask. */
 static bool take_span(struct file *f, uint64_t span, uint64_t from, uint64_t to, bool busy)
 {
@@ -129,7 +122,7 @@ static bool take_span(struct file *f, uint64_t span, uint64_t from, uint64_t to,
 	from = MAX(from, first);
 	to = MIN(to, end);
 	for (uint64_t i = from / PGC_BLOCK_PAGES; i * PGC_BLOCK_PAGES < to; i++)
-		any |= take_word(f, i, part_of(i, from, to));
+		any |= take_word(f, i, block_part(i, from, to));
 	return any;
 }
 
@@ -202,7 +195,7 @@ uint64_t written_among(struct file *f, uint64_t first, unsigned n)
 		}
 	/* A slot that was given back has left its bit. */
 	for (uint64_t i = first / PGC_BLOCK_PAGES; i * PGC_BLOCK_PAGES < first + n && i < f->written.blocks; i++)
-		any |= take_word(f, i, part_of(i, first, first + n));
+		any |= take_word(f, i, block_part(i, first, first + n));
 	if (any)
 		file_changed(f);
 	for (unsigned i = 0; any && i < n; i++) {

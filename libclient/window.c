@@ -6,7 +6,7 @@
  * ever. A page that went meanwhile is missing in the mapping, which the handle's userfaultfd serves: the copy never ends in a signal.
  *
  * A handle that may store has the file mapped once more behind that, shared and registered for nothing. A write takes a slot, which keeps the page from being dropped, sees
- * that it may be written without asking, copies, sets the page's bit for the daemon, whose next look finds it, and looks at the daemon's life once more. If that has ended, or asking
+ * that it may be written without asking, copies, sets the page's bit for the daemon, whose next look finds it, before and after that, and looks at the daemon's life once more. If that has ended, or asking
  * is wanted now, the daemon is asked for the same write again.
  *
  * Bytes go through a buffer on the stack: the program's may lie where a store waits long, or for this file, and a slot is held for as short as can be.
@@ -42,8 +42,7 @@ struct window {
 	uint64_t blocks;           /* words of both */
 	const char *data;
 	uint64_t len;              /* of data, bytes */
-	char *to;                  /* right behind data, as long; NULL: it writes nothing so */
-	uint64_t *written;         /* a page of bits, then a word a block */
+	uint64_t *written;         /* a page of bits, then a word a block; NULL: it writes nothing so */
 	bool keeps_data;           /* the next one has it */
 	struct window *older;      /* could not be freed yet: somebody may be in it */
 };
@@ -267,7 +266,6 @@ static int window_make(struct pgc_file *f)
 		window_free(f, w);
 		return r;
 	}
-	w->to = w->written ? (char *)w->data + w->len : NULL;
 	w->older = old;
 	if (old)
 		old->keeps_data = w->data == old->data;
@@ -466,13 +464,13 @@ static int copy_in(struct pgc_file *f, const char *from, uint64_t n, uint64_t of
 	const struct window *w = __atomic_load_n(&f->window, __ATOMIC_SEQ_CST);
 	uint64_t page = off / PGC_PAGE_SIZE;
 
-	if (!w || !w->to || off > w->len - n || must_ask(w) || off + n > __atomic_load_n(&w->control->size, __ATOMIC_SEQ_CST) || !are_shown(w, page, page + 1))
+	if (!w || !w->written || off > w->len - n || must_ask(w) || off + n > __atomic_load_n(&w->control->size, __ATOMIC_SEQ_CST) || !are_shown(w, page, page + 1))
 		return -EAGAIN;
 	if (__atomic_load_n(&f->writes_unasked, __ATOMIC_RELAXED) >= ASK_PAGES)
 		return -EAGAIN;
 	if (note_written(w, page)) /* before: who sees the bytes is to see that the file has changed */
 		__atomic_fetch_add(&f->writes_unasked, 1, __ATOMIC_RELAXED);
-	copy(w->to + off, from, n);
+	copy((char *)w->data + w->len + off, from, n);
 	(void)note_written(w, page); /* it may have been taken meanwhile */
 	if (must_ask(w))
 		return -EAGAIN;
