@@ -379,11 +379,30 @@ static int resolve_load(struct fault *x, uint64_t page, uint64_t below, uint64_t
 	return r == -EEXIST ? uffd_wake(s->uffd, x->addr, PAGE_SIZE_) : r;
 }
 
-/* At an address that nobody told us of: not ours to map. SIGBUS, so that the thread does not hang. */
+/* Whether a fault there was taken for one that nobody waits with any more. If so it is not a second time. */
+static bool was_unknown(struct space *s, uint64_t addr)
+{
+	for (size_t i = 0; i < ELEMENTSOF(s->unknown); i++)
+		if (s->unknown[i] == addr) {
+			s->unknown[i] = 0;
+			return true;
+		}
+	s->unknown[s->next_unknown++ % ELEMENTSOF(s->unknown)] = addr;
+	return false;
+}
+
+/*
+ * At an address that nobody told us of. It may be over: who had it was woken by the answer to another's fault, and has unmapped the page since; then what is
+ * there now is none of its business. Who still waits comes again, and gets SIGBUS, so that the thread does not hang: not ours to map.
+ */
 static int fault_unknown(struct fault *x)
 {
 	struct space *s = x->space;
 
+	if (!was_unknown(s, x->addr)) {
+		(void)uffd_wake(s->uffd, x->addr, PAGE_SIZE_);
+		return 0;
+	}
 	s->worker->stats->faults_unknown++;
 	if (!s->logged_unknown)
 		log_at(LOG_LEVEL_WARNING, s->file->e->name, s->pid,
@@ -407,7 +426,10 @@ static void asked(struct vma_query *q, int error)
 	struct fault *x;
 
 	s->asking = false;
-	if (!s->closed && q->changes == s->changes) { /* else it may be history: ask again */
+	/* Else it may be history, or newer than an event that was not read yet: ask again. */
+	if (!s->closed && !uffd_is_changing(s->uffd) && q->changes == s->changes) {
+		if (error == 0 && !uffd_serves(s->uffd, addr))
+			error = -ENOENT; /* another handle's, which has come to that address since */
 		if (error == 0)
 			error = space_learn(s, q->start, q->end, q->off, q->shared && s->writable);
 		else if (error == -EACCES || error == -ESRCH)

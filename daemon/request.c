@@ -719,8 +719,12 @@ static int begin(struct request *r, int fd)
 			worker_retry(f->worker, &r->task); /* begins again */
 			return 1;
 		}
-		if (m->status == PGC_REQUEST_AGAIN) /* it may be known from the kernel already */
-			return space_learn(h->space, m->map.addr, m->map.addr + m->map.len, m->map.off, m->map.flags & PGC_MAP_SHARED);
+		/*
+		 * Known from the kernel already. If it is that range's older mapping, the event of its end is still to come, before which nothing can be mapped
+		 * there; then it is looked up.
+		 */
+		if (space_has(h->space, m->map.addr, m->map.addr + m->map.len, m->map.off, m->map.flags & PGC_MAP_SHARED))
+			return 0;
 		return space_map(h->space, m->map.addr, m->map.len, m->map.off, m->map.flags & PGC_MAP_SHARED);
 	case PGC_MSG_READ:
 		if (!h->readable)

@@ -33,7 +33,7 @@
 #include "daemon/writeback.h"
 #include "daemon/written.h"
 
-#define ASK_TRIES 20u
+#define ASK_TRIES 1000u /* a fraction of a second, while its mappings change all the time */
 
 /* --- what there is too little of --- */
 
@@ -348,6 +348,13 @@ static uint64_t changes_of(const struct space *s)
 	return s->changes + (parent ? parent->changes : 0);
 }
 
+static bool is_changing(const struct space *s)
+{
+	const struct space *parent = s->pid == 0 ? parent_of(s) : NULL;
+
+	return uffd_is_changing(s->uffd) || (parent && uffd_is_changing(parent->uffd));
+}
+
 static bool parent_unmaps(const struct space *s)
 {
 	const struct space *parent = parent_of(s);
@@ -367,22 +374,15 @@ static void ask_itself(struct space *s)
 
 static void ask_again(struct task *t) { revive_ask(container_of(t, struct space, asking_again)); }
 
-/* A shortage passes, and its client waits for nothing else: for want of an answer its pages would stay dirty for good. */
-static void ask_later(struct space *s)
+static void ask_when(struct space *s, void (*when)(struct worker *w, struct task *t))
 {
 	s->asking_again.run = ask_again;
 	s->asking_again.flow = worker_flow(&s->toucher);
-	worker_later(s->worker, &s->asking_again);
+	when(s->worker, &s->asking_again);
 }
 
-static bool is_learned(struct space *s, const struct vma_seg *v)
-{
-	struct range seg;
-	uint64_t off;
-	bool shared;
-
-	return space_find(s, v->start, &seg, &off, &shared) == 0 && seg.end >= v->end && off + (v->start - seg.start) == v->off;
-}
+/* A shortage passes, and its client waits for nothing else: for want of an answer its pages would stay dirty for good. */
+static void ask_later(struct space *s) { ask_when(s, worker_later); }
 
 /* -ENOMEM: not all of it is in the table. What is, the next try passes by: a mapping in its place would be taken for a newer one. */
 static int learn_mappings(struct space *s, const struct vma_query *q)
@@ -391,31 +391,34 @@ static int learn_mappings(struct space *s, const struct vma_query *q)
 
 	for (size_t i = 0; r == 0 && i < q->n_segs; i++) {
 		const struct vma_seg *v = &q->segs[i];
+		bool shared = v->shared && s->writable;
 
 		/* Another handle of the process may serve it; or nobody does, as it is about to be unmapped. */
-		if (!space_in_window(s, v->start) && !is_learned(s, v) && uffd_serves(s->uffd, v->start))
-			r = space_learn(s, v->start, v->end, v->off, v->shared && s->writable);
+		if (!space_in_window(s, v->start) && !space_has(s, v->start, v->end, v->off, shared) && uffd_serves(s->uffd, v->start))
+			r = space_learn(s, v->start, v->end, v->off, shared);
 	}
 	return r;
 }
 
 static void mappings_answered(struct space *s, struct vma_query *q, int error)
 {
-	bool changed;
+	bool changing = is_changing(s), changed; /* first: what is under way later is newer than the look */
 
 	fault_drain_events(s);
 	if (tracker_on(&s->tracker) && s->tracker.pagemap < 0)
 		s->tracker.pagemap = take_fd(&q->pagemap);
-	changed = q->changes != changes_of(s);
+	changed = changing || q->changes != changes_of(s);
 	if (changed && (s->pid != 0 || q->pid == 0) && ++s->ask_tries < ASK_TRIES) {
-		revive_ask(s);
+		ask_when(s, changing ? worker_retry : worker_queue);
 		return;
 	}
 	if (error == -EAGAIN) { /* no memory or descriptor, for as long as was waited */
 		ask_later(s);
 		return;
 	}
-	if (error == 0) {
+	if (changed && s->pid != 0) {
+		error = -EBUSY; /* each is looked up when it is touched */
+	} else if (error == 0) {
 		error = learn_mappings(s, q);
 		if (error == -ENOMEM) {
 			ask_later(s);

@@ -591,6 +591,14 @@ int space_find(struct space *s, uint64_t addr, struct range *ret_seg, uint64_t *
 	return 0;
 }
 
+bool space_has(struct space *s, uint64_t start, uint64_t end, uint64_t off, bool shared)
+{
+	struct range seg;
+	uint64_t at, attr;
+
+	return file_range_set_find(&s->maps, start, &seg, &at, &attr) && seg.end >= end && at + (start - seg.start) == off && !!(attr & SEG_SHARED) == shared;
+}
+
 int space_set_window(struct space *s, uint64_t addr, uint64_t len)
 {
 	if (!is_aligned(addr | len, PAGE_SIZE_) || len > ADDRESS_MAX || addr > ADDRESS_MAX - len)
@@ -663,6 +671,7 @@ int space_learn(struct space *s, uint64_t start, uint64_t end, uint64_t off, boo
 	struct gone g = { .s = s };
 	int r;
 
+	log_at(LOG_LEVEL_DEBUG, s->file->e->name, s->pid, "%p learn %#llx-%#llx %#llx", (void *)s, (unsigned long long)start, (unsigned long long)end, (unsigned long long)off);
 	for (unsigned i = 0; i < s->n_expect;)
 		if (s->expect[i].start < end && s->expect[i].end > start)
 			expect_remove(s, i); /* it is mapped: that event has come, or never will */

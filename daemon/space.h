@@ -109,6 +109,8 @@ struct space {
 	struct window_readers readers;
 	uint64_t next_write, write_window; /* pages: stores that run in sequence */
 	struct list poisoned;
+	uint64_t unknown[16];      /* addresses of faults that nobody may wait with any more */
+	unsigned next_unknown;
 	bool logged_unknown;
 	bool read_later;           /* there is something that is not read yet */
 
@@ -172,6 +174,8 @@ static inline uint64_t space_window_whole(const struct space *s) { return (s->wi
 static inline bool space_in_window(const struct space *s, uint64_t addr) { return addr >= s->window_start && addr < s->window_end; }
 /* What is mapped at `addr`, the window too: 0, or -ENOENT: nothing that we were told of. An mremap that makes a mapping longer is told by no event. */
 int space_find(struct space *s, uint64_t addr, struct range *ret_seg, uint64_t *ret_off, bool *ret_shared);
+/* Is all of that in the table already, and the same? */
+bool space_has(struct space *s, uint64_t start, uint64_t end, uint64_t off, bool shared);
 /* How what is mapped in [addr, addr + len) will be touched: POSIX_FADV_NORMAL, RANDOM, SEQUENTIAL. -ENOMEM, -EMFILE (too many segments). */
 int space_advise(struct space *s, uint64_t addr, uint64_t len, int advice);
 /* That of the mapping at `addr`, POSIX_FADV_NORMAL where there is none. */

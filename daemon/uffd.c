@@ -333,6 +333,13 @@ bool uffd_is_new_child(int fd)
 	return flags >= 0 && !(flags & O_APPEND) && preadv2(fd, &(struct iovec){ &c, 1 }, 1, -1, RWF_NOWAIT) < 0 && errno == EOPNOTSUPP;
 }
 
+bool uffd_is_changing(int fd)
+{
+	uint64_t mapped;
+
+	return uffd_continue(fd, 0, 0, false, &mapped) == -EAGAIN; /* which comes before EINVAL */
+}
+
 bool uffd_alive(int fd, uint64_t addr)
 {
 	/*

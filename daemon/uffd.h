@@ -93,5 +93,10 @@ bool uffd_serves(int fd, uint64_t addr);
 void uffd_set_seen(int fd);
 /* May it be one that a fork event has just brought, and that nobody has marked? */
 bool uffd_is_new_child(int fd);
+/*
+ * Whether an event is under way: what it tells of has happened, and it has not come to its end. What is looked up meanwhile may be newer than what is still to be
+ * read. False: all that had happened by now has been read. (`mmap_changing` in fs/userfaultfd.c.)
+ */
+bool uffd_is_changing(int fd);
 /* Is the process behind it still there? `addr`: any address that was mapped; 0: none is known. */
 bool uffd_alive(int fd, uint64_t addr);

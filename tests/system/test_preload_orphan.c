@@ -290,7 +290,7 @@ static long call_pread(int fd)
 	return r;
 }
 
-/* A read may have its byte in the end, which is as well. */
+/* The read in which the handle's window was being announced when the daemon died has its byte already. */
 static void was_interrupted(const struct caller *c)
 {
 	bool interrupted = (c->r == -1 && c->error == EINTR) || (c->r == 1 && c->call == call_pread);
