@@ -100,7 +100,7 @@ static inline bool budget_may_dirty(struct budget *b, uint32_t client, const str
  */
 static inline bool budget_may_track(struct budget *b, uint32_t client)
 {
-	return atomic_load_explicit(&b->tracked_by[client], memory_order_relaxed) < atomic_load_explicit(&b->max, memory_order_relaxed) / 8 * 7;
+	return atomic_load_explicit(&b->tracked_by[client], memory_order_relaxed) < atomic_load_explicit(&b->max, memory_order_relaxed) / 16 * 15;
 }
 
 /* The tenants of a new handle: slots, 0 for none. `cgroup`: its path in the memory hierarchy, "" if not known. Any thread. */

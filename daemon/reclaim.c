@@ -27,6 +27,7 @@
 #define BATCH         64u            /* pages that are given up together */
 #define TURN          256u           /* pages in one round of the background, at most */
 #define TURN_MIN      8u
+#define STEPS         4u             /* of a turn, while there is nothing else to do */
 #define TURN_NS       100000ull
 #define NO_RECLAIM_NS 1000000ull
 #define ASK_NS        1000000ull
@@ -291,8 +292,8 @@ static void write_all_back(struct worker *w)
 			writeback_background(f);
 }
 
-/* Of all domains, each by its share of what the worker holds. */
-static uint64_t give_up_all(struct worker *w, uint64_t pages, bool ahead_only)
+/* Of all domains, each by its share of what the worker holds. *ret_dirty: more could go if it was written. */
+static uint64_t give_up_clean(struct worker *w, uint64_t pages, bool ahead_only, bool *ret_dirty)
 {
 	uint64_t freed = 0, used = MAX(w->used, 1);
 	bool dirty = false;
@@ -304,7 +305,16 @@ static uint64_t give_up_all(struct worker *w, uint64_t pages, bool ahead_only)
 		if (d->used > 0 && freed < pages)
 			freed += give_up(w, d, MIN(part, pages - freed), ahead_only, &dirty);
 	}
-	if (dirty && freed < pages)
+	*ret_dirty = dirty && freed < pages;
+	return freed;
+}
+
+static uint64_t give_up_all(struct worker *w, uint64_t pages, bool ahead_only)
+{
+	bool dirty;
+	uint64_t freed = give_up_clean(w, pages, ahead_only, &dirty);
+
+	if (dirty)
 		write_all_back(w);
 	return freed;
 }
@@ -373,23 +383,29 @@ static uint64_t weigh(struct worker *w)
 	return n;
 }
 
-/*
- * This worker's part of `over` pages. The heaviest one takes a batch at least, and so goes on until there are none; what is less than a
- * batch is owed.
- */
-static uint64_t share_of(struct worker *w, uint64_t over)
+/* This worker's part of `over` pages. */
+static uint64_t share_of(struct worker *w, uint64_t over, bool *ret_heaviest)
 {
-	uint64_t mine = weigh(w), all = 0, share, turn;
-	bool heaviest = true;
+	uint64_t mine = weigh(w), all = 0;
 
+	*ret_heaviest = true;
 	for (unsigned i = 0; i < w->n_workers; i++) {
 		uint64_t n = load(w->all[i].weight);
 
 		all += n;
 		if (n > mine || (n == mine && i < w->id))
-			heaviest = false;
+			*ret_heaviest = false;
 	}
-	share = (uint64_t)((unsigned __int128)over * mine / MAX(all, 1)) + w->owed;
+	return (uint64_t)((unsigned __int128)over * mine / MAX(all, 1));
+}
+
+/* What it gives up of that in a turn. The heaviest one takes a batch at least, and so goes on until there are none; what is less than a batch is owed. */
+static uint64_t due(struct worker *w, uint64_t over)
+{
+	uint64_t share, turn;
+	bool heaviest;
+
+	share = share_of(w, over, &heaviest) + w->owed;
 	w->owed = 0;
 	if (share < BATCH && !heaviest) {
 		w->owed = share;
@@ -397,30 +413,56 @@ static uint64_t share_of(struct worker *w, uint64_t over)
 	}
 	/* Above the limit itself everybody waits for nothing else. */
 	turn = load(w->budget->used) > load(w->budget->max) ? TURN : w->turn;
-	return MIN(MAX(share, BATCH), turn);
+	return MIN(MIN(MAX(share, BATCH), turn), w->used);
 }
 
 /*
  * A turn takes about as long as a read from the store, so that faults do not wait for it: pages that lie side by side go in large batches, scattered
  * ones fewer at a time. A turn itself costs some 20 us, a page 1 to 3, so shorter ones would cost more for each page.
  */
-static uint64_t give_up_timed(struct worker *w, uint64_t pages)
+static uint64_t give_up_timed(struct worker *w, uint64_t pages, bool *ret_dirty)
 {
-	uint64_t start = now_ns(), freed = give_up_all(w, pages, false), took = MAX(now_ns() - start, 1);
+	uint64_t start = now_ns(), freed = give_up_clean(w, pages, false, ret_dirty), took = MAX(now_ns() - start, 1);
 
 	w->turn = MIN(MAX(pages * TURN_NS / took, TURN_MIN), TURN);
 	return freed;
 }
 
+bool reclaim_idle(struct worker *w)
+{
+	struct budget *b = w->budget;
+	uint64_t max = load(b->max), used = load(b->used), enough = 2 * budget_reserve(max), left, step, freed = 0;
+	bool heaviest, dirty;
+
+	if (used + enough <= max || now_ns() < w->no_idle_until)
+		return false;
+	ring_flush(&w->ring); /* what is to be submitted goes first */
+	left = ring_has_news(&w->ring) ? 0 : MIN(share_of(w, used + enough - max, &heaviest), w->used);
+	/* A part of a turn at a time, until there is something else to do. */
+	for (; left > 0; left -= step) {
+		step = MIN(left, MAX(w->turn / STEPS, 1));
+		freed += give_up_timed(w, step, &dirty);
+		if (dirty)
+			w->no_idle_until = now_ns() + NO_RECLAIM_NS;
+		if (dirty || ring_has_news(&w->ring))
+			break;
+	}
+	return freed > 0;
+}
+
 static void balance(struct task *t)
 {
 	struct worker *w = container_of(t, struct worker, balance);
-	uint64_t over = excess(w), mine;
+	uint64_t over = excess(w), mine, freed;
+	bool dirty = false;
 
 	if (much_dirty(w))
 		write_all_back(w);
-	mine = over ? MIN(share_of(w, over), w->used) : 0;
-	if (mine > 0 && give_up_timed(w, mine) > 0)
+	mine = over ? due(w, over) : 0;
+	freed = mine > 0 ? give_up_timed(w, mine, &dirty) : 0;
+	if (dirty)
+		write_all_back(w);
+	if (freed > 0)
 		worker_queue(w, &w->balance); /* the others' turn in between */
 }
 

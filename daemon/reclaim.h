@@ -24,5 +24,7 @@ uint64_t reclaim_pages(struct worker *w, uint64_t pages);
 bool reclaim_huge_page(struct worker *w);
 /* The budget or its limits may have changed, or much has become dirty: starts what is due in the background, here and on the other workers. */
 void reclaim_wake(struct worker *w);
+/* For a worker that has nothing else to do: makes some of the room that is wanted in the background. Whether it did. */
+bool reclaim_idle(struct worker *w);
 /* Brings pages of a block back from the second-chance buffer: resident, or, where that fails, forgotten. `flags`: POLICY_*. */
 void reclaim_restore(struct block *b, uint64_t pages, unsigned flags);

@@ -393,7 +393,7 @@ void worker_round(struct worker *w, bool wait)
 	run_round(w);
 	placement_look(w);
 	lane_flush(&w->lanes);
-	if (!wait || !idle(w)) {
+	if (!wait || !idle(w) || reclaim_idle(w)) {
 		ring_run(&w->ring, false, RING_MAX);
 		return;
 	}
