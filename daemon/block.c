@@ -558,7 +558,7 @@ uint64_t block_drop_clean(struct block *b, uint64_t among)
 		unsigned from = (unsigned)__builtin_ctzll(left), n = bits_run(left, from);
 
 		window_hide(f, block_first(b) + from, n);
-		if (track_punch(f, block_first(b) + from, n, &stay) < 0) {
+		if (track_punch(f, block_first(b) + from, n, NULL, &stay) < 0) {
 			window_show(b);
 			break;
 		}

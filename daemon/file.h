@@ -61,7 +61,7 @@ struct file {
 	struct written { int fd; bool kept; uint64_t *word, blocks; } written; /* for writes that ask nobody: written.c */
 	/* For stores that no fault tells of: track.c. */
 	struct list trackers;      /* struct tracker */
-	struct tracked { int fd; bool kept; uint64_t *rows; uint32_t n_rows; } tracked; /* a row of bits each; those in use, 64 a word */
+	struct tracked { int fd; bool kept; uint64_t *rows; uint32_t n_rows; /* a row of bits each; those in use, 64 a word */ unsigned look_first; } tracked;
 	bool track_looking;        /* a look of the timer is under way */
 	uint64_t uncut;            /* bytes: the memfd still has this size, as somebody reads there; 0: it has the file's */
 	struct ring_timer cut_timer;
@@ -173,6 +173,11 @@ static inline uint64_t file_unit(const struct file *f) { return f->huge ? HOST_C
 static inline uint64_t file_memory_size(const struct file *f, uint64_t size) { return f->huge ? align_up(size, HOST_CHUNK_SIZE) : size; }
 /* Pages that there may be of it: with huge pages the last one is whole, and zeros behind the end. */
 static inline uint64_t file_pages(const struct file *f) { return page_up(file_memory_size(f, f->size)); }
+/* Bytes of the file in `n` pages from `page` on: the last page may hold its end, and what lies behind that is nobody's. */
+static inline size_t file_bytes_in(const struct file *f, uint64_t page, uint64_t n)
+{
+	return (size_t)MIN(n * PAGE_SIZE_, f->size - MIN(f->size, page * PAGE_SIZE_));
+}
 
 /* The file (dev, ino) of this worker, or NULL. */
 struct file *file_find(struct worker *w, uint64_t dev, uint64_t ino);

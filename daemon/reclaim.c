@@ -80,34 +80,18 @@ static void note_unused(struct block *b, uint64_t pages)
 	b->file->wasted += (uint64_t)__builtin_popcountll(wasted);
 }
 
-/* Bytes of the file in `n` pages from `page` on: the last page may hold its end, and what lies behind that is nobody's. */
-static size_t bytes_in(const struct file *f, uint64_t page, uint64_t n)
+/* Where the run is copied to. */
+static void use_slots(struct giving *g, unsigned from, unsigned to, struct iovec *iov)
 {
-	return (size_t)MIN(n * PAGE_SIZE_, f->size - MIN(f->size, page * PAGE_SIZE_));
-}
-
-/* Copies the run into its slots. Whether all of it was there. */
-static bool copy_out(struct file *f, struct giving *g, unsigned from, unsigned to)
-{
-	struct iovec iov[BATCH] = { 0 };
-	uint64_t page = block_first(g->item[from].b) + g->item[from].bit;
-
 	for (unsigned i = from; i < to; i++) {
 		domain_use_slot(g->w, g->d, g->item[i].slot);
 		iov[i - from] = (struct iovec){ domain_slot(g->d, g->item[i].slot), PAGE_SIZE_ };
 	}
-	if (preadv(f->memfd, iov, (int)(to - from), (off_t)(page * PAGE_SIZE_)) >= (ssize_t)bytes_in(f, page, to - from))
-		return true;
-	for (unsigned i = from; i < to; i++)
-		domain_put_slot(g->w, g->d, g->item[i].slot);
-	return false;
 }
 
 /* It could not be punched, or has just been stored to: it stays, in main memory, and unknown to the policy until the walk is over. */
-static void stays(struct giving *g, const struct item *x, bool copied)
+static void stays(struct giving *g, const struct item *x)
 {
-	if (copied)
-		domain_put_slot(g->w, g->d, x->slot);
 	window_show(x->b);
 	g->failed[g->n_failed++] = file_key(x->b->file, block_first(x->b) + x->bit);
 	g->dirty |= x->b->e->dirty & 1ull << x->bit;
@@ -121,36 +105,41 @@ static void give_run(struct giving *g, unsigned from, unsigned to)
 	bool demote = g->item[from].slot != POLICY_NO_SLOT;
 	uint64_t page = block_first(first) + g->item[from].bit, stay;
 	unsigned n = to - from;
-	bool copied = demote && copy_out(f, g, from, to);
+	struct iovec slots[BATCH];
+	struct track_copy copy = { .to = slots };
 
-	kill_point("reclaim.copied");
+	if (demote)
+		use_slots(g, from, to, slots);
 	window_hide(f, page, n);
 	kill_point("reclaim.punching");
-	if (track_punch(f, page, n, &stay) < 0)
+	if (track_punch(f, page, n, demote ? &copy : NULL, &stay) < 0)
 		stay = bits_range(0, n);
 	kill_point("reclaim.punched");
 	for (unsigned i = from; i < to; i++) {
 		struct block *b = g->item[i].b;
 		uint64_t bit = 1ull << g->item[i].bit;
+		bool goes = !(stay & 1ull << (i - from)), copied = goes && (copy.done & 1ull << (i - from));
 
-		if (stay & 1ull << (i - from)) {
-			stays(g, &g->item[i], copied);
+		if (demote && !copied)
+			domain_put_slot(g->w, g->d, g->item[i].slot);
+		if (!goes) {
+			stays(g, &g->item[i]);
 			continue;
 		}
 		note_unused(b, bit);
 		block_give_up(b, bit);
-		if (copied)
+		if (copied) {
 			b->second |= bit;
-		else if (demote)
+			g->w->stats->demoted++;
+		} else if (demote) {
 			g->failed[g->n_failed++] = file_key(f, block_first(b) + g->item[i].bit);
+		}
 		if (i + 1 == to || g->item[i + 1].b != b)
 			block_maybe_free(b);
 	}
 	n -= (unsigned)__builtin_popcountll(stay);
 	g->w->stats->reclaimed += n;
 	kill_point("reclaim.given_up");
-	if (copied)
-		g->w->stats->demoted += n;
 }
 
 static void give_gathered(struct giving *g)
@@ -647,7 +636,7 @@ void reclaim_restore(struct block *b, uint64_t pages, unsigned flags)
 			block_forget_second(b, run);
 			continue;
 		}
-		bytes = bytes_in(f, first, n);
+		bytes = file_bytes_in(f, first, n);
 		iov[n - 1].iov_len -= n * PAGE_SIZE_ - bytes; /* the memfd is no longer than the file */
 		moved = pwritev(f->memfd, iov, (int)n, (off_t)(first * PAGE_SIZE_));
 		kill_point("reclaim.restoring");

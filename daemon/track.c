@@ -25,6 +25,7 @@
 #define TURN_NS      50000ull
 #define SHED_BLOCKS  8u
 #define PUT_TRIES    100u
+#define LOOKS_FIRST  256u            /* pages that are looked at before they are punched, after one that had been stored to */
 
 void tracker_init(struct tracker *t)
 {
@@ -634,7 +635,7 @@ static void empty_pipe(struct worker *w)
 static bool put_page_back(struct file *f, uint64_t page)
 {
 	static _Thread_local char buf[PGC_PAGE_SIZE];
-	size_t bytes = (size_t)MIN(PAGE_SIZE_, f->size - MIN(f->size, page * PAGE_SIZE_));
+	size_t bytes = file_bytes_in(f, page, 1);
 
 	if (read(f->worker->drop_pipe[0], buf, sizeof(buf)) != (ssize_t)sizeof(buf))
 		return false;
@@ -661,6 +662,32 @@ static uint64_t find_unclean(struct tracker *t, uint64_t first, unsigned n, uint
 	}
 	*ret_mapped = mapped[0] >> shift | (shift ? mapped[1] << (64 - shift) : 0);
 	return unclean[0] >> shift | (shift ? unclean[1] << (64 - shift) : 0);
+}
+
+/* The bits for pages [first, first + n), the lowest for `first`. */
+static uint64_t bits_of(const struct tracker *t, uint64_t first, unsigned n)
+{
+	unsigned shift = (unsigned)(first % PGC_BLOCK_PAGES);
+	uint64_t index = first / PGC_BLOCK_PAGES, bits = get_word(t, index) >> shift;
+
+	if (shift + n > PGC_BLOCK_PAGES)
+		bits |= get_word(t, index + 1) << (PGC_BLOCK_PAGES - shift);
+	return bits & bits_range(0, n);
+}
+
+/* Of pages [first, first + n): those that somebody has mapped to store to. *ret_seen: whoever has can be looked at. */
+static uint64_t mapped_among(const struct file *f, uint64_t first, unsigned n, bool *ret_seen)
+{
+	uint64_t all = 0, bits;
+	struct tracker *t;
+
+	*ret_seen = true;
+	list_for_each(t, &f->trackers, by_file) {
+		bits = t->pages > 0 ? bits_of(t, first, n) : 0;
+		*ret_seen &= !bits || tracker_sees(t);
+		all |= bits;
+	}
+	return all;
 }
 
 /* Of pages [first, first + n): those that somebody has mapped to store to, and of these, in *ret_unclean, those that may have been written; they are dirty now. */
@@ -695,11 +722,21 @@ static void note_drop(struct file *f, uint64_t first, unsigned n)
 	crash_order();
 }
 
+/* The next page of the pipe goes, into copy->to[i] if that is wanted. */
+static void take_page(struct worker *w, struct track_copy *copy, unsigned i)
+{
+	if (copy && read(w->drop_pipe[0], copy->to[i].iov_base, PAGE_SIZE_) == (ssize_t)PAGE_SIZE_)
+		copy->done |= 1ull << i;
+	else if (!copy)
+		(void)splice(w->drop_pipe[0], NULL, w->drop_sink, NULL, PAGE_SIZE_, SPLICE_F_NONBLOCK);
+	kill_point("track.page_taken");
+}
+
 /*
- * Pages that somebody has mapped, clean a moment ago, their references in the pipe. Which of them stay: those that were stored to, or (`back`) all; and which of
- * them are clean no more.
+ * Pages that somebody has mapped, perhaps clean a moment ago, their references in the pipe. Which of them stay: those that were stored to, or (`back`) all; and
+ * which of them are clean no more. The first is number `at` of `copy`.
  */
-static uint64_t punch_held(struct file *f, uint64_t first, unsigned n, bool back, int *ret)
+static uint64_t punch_held(struct file *f, uint64_t first, unsigned n, bool back, struct track_copy *copy, unsigned at, int *ret)
 {
 	uint64_t stay, written;
 
@@ -712,19 +749,21 @@ static uint64_t punch_held(struct file *f, uint64_t first, unsigned n, bool back
 	(void)look_at_all(f, first, n, &written);
 	stay = back ? bits_range(0, n) : written;
 	track_punched(f, first, n);
-	for (unsigned i = 0; i < n && stay >> i; i++) {
+	for (unsigned i = 0; i < n && (copy || stay >> i); i++) {
 		if (stay & (1ull << i))
 			(void)put_page_back(f, first + i);
 		else
-			(void)splice(f->worker->drop_pipe[0], NULL, f->worker->drop_sink, NULL, PAGE_SIZE_, SPLICE_F_NONBLOCK);
+			take_page(f->worker, copy, at + i);
 		kill_point("track.put_back");
 	}
+	if (written)
+		f->tracked.look_first = LOOKS_FIRST;
 	f->worker->stats->put_back += (uint64_t)__builtin_popcountll(written);
 	return stay;
 }
 
 /* Pages [first, first + n), of one block and mapped somewhere: takes references to as many as the pipe has room for, and punches them. *ret_held: how many; 0: none. */
-static uint64_t hold_and_punch(struct file *f, uint64_t first, unsigned n, bool back, unsigned *ret_held, int *ret)
+static uint64_t hold_and_punch(struct file *f, uint64_t first, unsigned n, bool back, struct track_copy *copy, unsigned at, unsigned *ret_held, int *ret)
 {
 	struct block *b = block_tree_find(&f->blocks, first / PGC_BLOCK_PAGES);
 	struct iovec iov = { b->addr + first % PGC_BLOCK_PAGES * PAGE_SIZE_, n * PAGE_SIZE_ };
@@ -733,36 +772,64 @@ static uint64_t hold_and_punch(struct file *f, uint64_t first, unsigned n, bool 
 
 	*ret_held = bytes > 0 ? (unsigned)((uint64_t)bytes / PAGE_SIZE_) : 0;
 	if (*ret_held > 0) {
-		stay = punch_held(f, first, *ret_held, back, ret);
+		stay = punch_held(f, first, *ret_held, back, copy, at, ret);
 		f->saved->drop_n = 0;
 		crash_order();
 	}
-	empty_pipe(f->worker);
+	/* With copies every page was taken out one by one. */
+	if (!copy || *ret < 0 || bytes != (ssize_t)(*ret_held * PAGE_SIZE_))
+		empty_pipe(f->worker);
 	return stay;
 }
 
-int track_punch(struct file *f, uint64_t first, unsigned n, uint64_t *ret_stay)
+/* Nobody has these mapped to store to. */
+static int copy_and_punch(struct file *f, uint64_t first, unsigned n, struct track_copy *copy, unsigned at)
+{
+	if (copy && preadv(f->memfd, copy->to + at, (int)n, (off_t)(first * PAGE_SIZE_)) >= (ssize_t)file_bytes_in(f, first, n))
+		copy->done |= bits_range(at, n);
+	kill_point("track.copied");
+	return file_punch(f, first, n);
+}
+
+/* What is known to have been written needs not be punched and put back. Where that is rare, to look before costs more than it saves. */
+static uint64_t look_before(struct file *f, uint64_t first, unsigned n, uint64_t *ret_stay)
+{
+	uint64_t mapped;
+	bool seen;
+
+	if (f->tracked.look_first == 0) {
+		mapped = mapped_among(f, first, n, &seen);
+		if (seen) {
+			*ret_stay = written_among(f, first, n);
+			return mapped;
+		}
+	}
+	f->tracked.look_first -= MIN(f->tracked.look_first, n);
+	return look_at_all(f, first, n, ret_stay);
+}
+
+int track_punch(struct file *f, uint64_t first, unsigned n, struct track_copy *copy, uint64_t *ret_stay)
 {
 	uint64_t mapped, stay, left;
 	int r = 0;
 
 	*ret_stay = 0;
 	if (!track_needed(f))
-		return file_punch(f, first, n);
-	mapped = look_at_all(f, first, n, &stay);
+		return copy_and_punch(f, first, n, copy, 0);
+	mapped = look_before(f, first, n, &stay);
 	for (left = bits_range(0, n) & ~stay; left;) {
 		unsigned from = (unsigned)__builtin_ctzll(left), held = bits_run(left, from);
 
 		held = MIN(held, (unsigned)(PGC_BLOCK_PAGES - (first + from) % PGC_BLOCK_PAGES));
 		if (mapped & bits_range(from, held)) {
-			stay |= hold_and_punch(f, first + from, held, false, &held, &r) << from;
+			stay |= hold_and_punch(f, first + from, held, false, copy, from, &held, &r) << from;
 			if (held == 0) { /* a client has cut the memfd, or there is no memory */
 				r = -EAGAIN;
 				stay |= left;
 				break;
 			}
 		} else {
-			r = file_punch(f, first + from, held);
+			r = copy_and_punch(f, first + from, held, copy, from);
 			stay |= r < 0 ? bits_range(from, held) : 0;
 		}
 		left &= ~bits_range(from, held);
@@ -789,7 +856,7 @@ bool track_revoke(struct file *f, bool all, uint64_t *cursor)
 	for (left = b ? mapped & b->e->resident & (all ? ~b->e->writeback : ~(unclean | b->e->dirty | b->e->writeback)) : 0; left;) {
 		unsigned from = (unsigned)__builtin_ctzll(left), held = bits_run(left, from);
 
-		(void)hold_and_punch(f, next * PGC_BLOCK_PAGES + from, held, true, &held, &r);
+		(void)hold_and_punch(f, next * PGC_BLOCK_PAGES + from, held, true, NULL, 0, &held, &r);
 		if (held == 0)
 			break;
 		left &= ~bits_range(from, held);

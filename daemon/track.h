@@ -83,8 +83,10 @@ int track_may_clean(const struct file *f, uint64_t first, uint64_t n);
 /*
  * Punches resident pages, clean as far as is known, out of the memfd, at most PGC_BLOCK_PAGES. Those that turn out to have been
  * written stay (a bit in *ret_stay, the lowest for `first`), dirty. Returns 0 or a negative errno: then nothing was punched.
+ * `copy`: where what goes is wanted, a page each; copy->done has a bit for each that is there. NULL: nowhere.
  */
-int track_punch(struct file *f, uint64_t first, unsigned n, uint64_t *ret_stay);
+struct track_copy { const struct iovec *to; uint64_t done; };
+int track_punch(struct file *f, uint64_t first, unsigned n, struct track_copy *copy, uint64_t *ret_stay);
 /*
  * Takes what is clean, or (`all`) everything that is not being written, out of the page tables in which it could be stored to, and leaves it where it is: stores are
  * faults from then on. A bounded part of it from block *cursor on; whether there is more.
