@@ -501,7 +501,7 @@ static bool may_be_tracked(struct fault *x)
 {
 	struct space *s = x->space;
 
-	if (!file_is_stuck(s->file) && track_may_map(&s->tracker))
+	if (!file_is_stuck(s->file) && reclaim_may_track(&s->tracker))
 		return true;
 	writeback_background(s->file); /* what could not be given up may have been stored to */
 	reclaim_wake(s->worker);

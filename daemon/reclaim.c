@@ -27,6 +27,7 @@
 #define BATCH         64u            /* pages that are given up together */
 #define TURN          256u           /* pages in one round of the background, at most */
 #define TURN_MIN      8u
+#define OWE_ONE       256u           /* units of a page */
 #define STEPS         4u             /* of a turn, while there is nothing else to do */
 #define TURN_NS       100000ull
 #define NO_RECLAIM_NS 1000000ull
@@ -246,9 +247,13 @@ static uint64_t give_up_huge(struct domain *d, uint64_t pages, bool at_once)
 	return freed;
 }
 
+/* For whom: readahead, which takes only what is worth less; nobody yet, who may go on later; somebody who waits. */
+enum give_how { GIVE_AHEAD, GIVE_IDLE, GIVE_NOW };
+
 /* Of one domain. Returns how many pages less are charged. */
-static uint64_t give_up(struct worker *w, struct domain *d, uint64_t pages, bool ahead_only, bool *ret_dirty)
+static uint64_t give_up(struct worker *w, struct domain *d, uint64_t pages, enum give_how how, bool *ret_dirty)
 {
+	bool ahead_only = how == GIVE_AHEAD;
 	struct giving g = { .w = w, .d = d };
 	struct policy_evictor e = { demote_page, drop_page, &g };
 	uint64_t before = d->used, huge = ahead_only ? 0 : give_up_huge(d, pages, false);
@@ -267,7 +272,7 @@ static uint64_t give_up(struct worker *w, struct domain *d, uint64_t pages, bool
 			block_in_policy(b, 1ull << bit, 0);
 	}
 	*ret_dirty |= g.dirty;
-	if (!ahead_only && before - MIN(d->used, before) < pages)
+	if (how == GIVE_NOW && before - MIN(d->used, before) < pages)
 		(void)give_up_huge(d, pages, true);
 	return before > d->used ? before - d->used : 0;
 }
@@ -282,7 +287,7 @@ static void write_all_back(struct worker *w)
 }
 
 /* Of all domains, each by its share of what the worker holds. *ret_dirty: more could go if it was written. */
-static uint64_t give_up_clean(struct worker *w, uint64_t pages, bool ahead_only, bool *ret_dirty)
+static uint64_t give_up_clean(struct worker *w, uint64_t pages, enum give_how how, bool *ret_dirty)
 {
 	uint64_t freed = 0, used = MAX(w->used, 1);
 	bool dirty = false;
@@ -292,23 +297,33 @@ static uint64_t give_up_clean(struct worker *w, uint64_t pages, bool ahead_only,
 		uint64_t part = (pages * d->used + used - 1) / used;
 
 		if (d->used > 0 && freed < pages)
-			freed += give_up(w, d, MIN(part, pages - freed), ahead_only, &dirty);
+			freed += give_up(w, d, MIN(part, pages - freed), how, &dirty);
 	}
 	*ret_dirty = dirty && freed < pages;
 	return freed;
 }
 
-static uint64_t give_up_all(struct worker *w, uint64_t pages, bool ahead_only)
+static uint64_t give_up_all(struct worker *w, uint64_t pages, enum give_how how)
 {
 	bool dirty;
-	uint64_t freed = give_up_clean(w, pages, ahead_only, &dirty);
+	uint64_t freed = give_up_clean(w, pages, how, &dirty);
 
 	if (dirty)
 		write_all_back(w);
 	return freed;
 }
 
-uint64_t reclaim_pages(struct worker *w, uint64_t pages) { return give_up_all(w, pages, false); }
+uint64_t reclaim_pages(struct worker *w, uint64_t pages) { return give_up_all(w, pages, GIVE_NOW); }
+
+bool reclaim_may_track(struct tracker *t)
+{
+	struct worker *w = t->file->worker;
+
+	/* Where most is that client's, what goes is what is worth least. */
+	if (!track_has_room(t) && t->pages * 2 > w->used && now_ns() >= w->no_reclaim_until)
+		(void)reclaim_pages(w, TURN_MIN);
+	return track_may_map(t);
+}
 
 bool reclaim_slots(struct worker *w)
 {
@@ -372,31 +387,32 @@ static uint64_t weigh(struct worker *w)
 	return n;
 }
 
-/* This worker's part of `over` pages. */
-static uint64_t share_of(struct worker *w, uint64_t over, bool *ret_heaviest)
-{
-	uint64_t mine = weigh(w), all = 0;
+static uint64_t part_of(uint64_t pages, uint64_t mine, uint64_t all) { return (uint64_t)((unsigned __int128)pages * mine / MAX(all, 1)); }
 
-	*ret_heaviest = true;
+struct weights { uint64_t mine, others; bool heaviest; };
+
+static struct weights weigh_all(struct worker *w)
+{
+	struct weights r = { .mine = weigh(w), .heaviest = true };
+
 	for (unsigned i = 0; i < w->n_workers; i++) {
 		uint64_t n = load(w->all[i].weight);
 
-		all += n;
-		if (n > mine || (n == mine && i < w->id))
-			*ret_heaviest = false;
+		r.others += i != w->id ? n : 0;
+		if (n > r.mine || (n == r.mine && i < w->id))
+			r.heaviest = false;
 	}
-	return (uint64_t)((unsigned __int128)over * mine / MAX(all, 1));
+	return r;
 }
 
-/* What it gives up of that in a turn. The heaviest one takes a batch at least, and so goes on until there are none; what is less than a batch is owed. */
+/* What this worker gives up of `over` pages in a turn, by its weight. The heaviest one takes a batch at least, and so goes on until there are none; what is less than a batch is owed. */
 static uint64_t due(struct worker *w, uint64_t over)
 {
-	uint64_t share, turn;
-	bool heaviest;
+	struct weights weights = weigh_all(w);
+	uint64_t share = part_of(over, weights.mine, weights.mine + weights.others) + w->owed, turn;
 
-	share = share_of(w, over, &heaviest) + w->owed;
 	w->owed = 0;
-	if (share < BATCH && !heaviest) {
+	if (share < BATCH && !weights.heaviest) {
 		w->owed = share;
 		return 0;
 	}
@@ -409,34 +425,12 @@ static uint64_t due(struct worker *w, uint64_t over)
  * A turn takes about as long as a read from the store, so that faults do not wait for it: pages that lie side by side go in large batches, scattered
  * ones fewer at a time. A turn itself costs some 20 us, a page 1 to 3, so shorter ones would cost more for each page.
  */
-static uint64_t give_up_timed(struct worker *w, uint64_t pages, bool *ret_dirty)
+static uint64_t give_up_timed(struct worker *w, uint64_t pages, enum give_how how, bool *ret_dirty)
 {
-	uint64_t start = now_ns(), freed = give_up_clean(w, pages, false, ret_dirty), took = MAX(now_ns() - start, 1);
+	uint64_t start = now_ns(), freed = give_up_clean(w, pages, how, ret_dirty), took = MAX(now_ns() - start, 1);
 
 	w->turn = MIN(MAX(pages * TURN_NS / took, TURN_MIN), TURN);
 	return freed;
-}
-
-bool reclaim_idle(struct worker *w)
-{
-	struct budget *b = w->budget;
-	uint64_t max = load(b->max), used = load(b->used), enough = 2 * budget_reserve(max), left, step, freed = 0;
-	bool heaviest, dirty;
-
-	if (used + enough <= max || now_ns() < w->no_idle_until)
-		return false;
-	ring_flush(&w->ring); /* what is to be submitted goes first */
-	left = ring_has_news(&w->ring) ? 0 : MIN(share_of(w, used + enough - max, &heaviest), w->used);
-	/* A part of a turn at a time, until there is something else to do. */
-	for (; left > 0; left -= step) {
-		step = MIN(left, MAX(w->turn / STEPS, 1));
-		freed += give_up_timed(w, step, &dirty);
-		if (dirty)
-			w->no_idle_until = now_ns() + NO_RECLAIM_NS;
-		if (dirty || ring_has_news(&w->ring))
-			break;
-	}
-	return freed > 0;
 }
 
 static void balance(struct task *t)
@@ -448,7 +442,7 @@ static void balance(struct task *t)
 	if (much_dirty(w))
 		write_all_back(w);
 	mine = over ? due(w, over) : 0;
-	freed = mine > 0 ? give_up_timed(w, mine, &dirty) : 0;
+	freed = mine > 0 ? give_up_timed(w, mine, GIVE_NOW, &dirty) : 0;
 	if (dirty)
 		write_all_back(w);
 	if (freed > 0)
@@ -463,7 +457,7 @@ static void ask_answered(struct ring_op *op, int res, uint32_t cflags)
 
 static bool has_tenant(const struct domain *d, uint32_t tenant) { return d->tenant[0] == tenant || d->tenant[1] == tenant; }
 
-static uint64_t give_up_tenant(struct worker *w, uint32_t tenant, uint64_t pages, bool ahead_only)
+static uint64_t give_up_tenant(struct worker *w, uint32_t tenant, uint64_t pages, bool ahead)
 {
 	struct tenant *t = &w->budget->tenant[tenant];
 	uint64_t freed = 0;
@@ -472,7 +466,7 @@ static uint64_t give_up_tenant(struct worker *w, uint32_t tenant, uint64_t pages
 
 	list_for_each(d, &w->domains, link)
 		if (has_tenant(d, tenant) && freed < pages)
-			freed += give_up(w, d, pages - freed, ahead_only, &dirty);
+			freed += give_up(w, d, pages - freed, ahead ? GIVE_AHEAD : GIVE_NOW, &dirty);
 	atomic_fetch_add_explicit(&t->reclaimed, freed, memory_order_relaxed);
 	if (dirty && freed < pages)
 		write_all_back(w);
@@ -506,7 +500,8 @@ static void ask_arrived(struct ring_op *op, int res, uint32_t cflags)
 	ring_post(&w->ring, &ask->from->ring, op, 0);
 }
 
-static void ask_others(struct worker *w, uint32_t tenant, uint64_t pages)
+/* `weights`: of all others: each gives up its part of `pages`; 0: as many each. */
+static void ask_others(struct worker *w, uint32_t tenant, uint64_t pages, uint64_t weights)
 {
 	w->asked_at = now_ns();
 	for (unsigned i = 0; i < w->n_workers; i++) {
@@ -517,18 +512,55 @@ static void ask_others(struct worker *w, uint32_t tenant, uint64_t pages)
 			continue;
 		ask->busy = true;
 		ask->tenant = tenant;
-		ask->pages = MIN(pages, TURN);
+		ask->pages = MIN(weights ? part_of(pages, load(w->all[i].weight), weights) : pages, TURN);
 		ask->op.done = ask_arrived;
 		if (ring_post(&w->ring, &w->all[i].ring, &ask->op, 0) < 0)
 			ask->busy = false;
 	}
 }
 
+/* It has made room by itself, so that nobody else was asked: the others give up as much for their weight. */
+static void others_owe(struct worker *w, const struct weights *weights, uint64_t freed)
+{
+	w->others_owe += part_of(freed * OWE_ONE, weights->others, weights->mine);
+	if (w->others_owe < BATCH * OWE_ONE)
+		return;
+	ask_others(w, 0, w->others_owe / OWE_ONE, weights->others);
+	w->others_owe = 0;
+}
+
+bool reclaim_idle(struct worker *w)
+{
+	struct budget *b = w->budget;
+	uint64_t max = load(b->max), used = load(b->used), enough = 2 * budget_reserve(max), left, step, freed = 0;
+	struct weights weights;
+	bool dirty;
+
+	if (used + enough <= max || now_ns() < w->no_idle_until)
+		return false;
+	ring_flush(&w->ring); /* what is to be submitted goes first */
+	if (ring_has_news(&w->ring))
+		return false;
+	weights = weigh_all(w);
+	left = MIN(part_of(used + enough - max, weights.mine, weights.mine + weights.others), w->used);
+	/* A part of a turn at a time, until there is something else to do. */
+	for (; left > 0; left -= step) {
+		step = MIN(left, MAX(w->turn / STEPS, 1));
+		freed += give_up_timed(w, step, GIVE_IDLE, &dirty);
+		if (dirty)
+			w->no_idle_until = now_ns() + NO_RECLAIM_NS;
+		if (dirty || ring_has_news(&w->ring))
+			break;
+	}
+	others_owe(w, &weights, freed);
+	return freed > 0;
+}
+
 bool reclaim_huge_page(struct worker *w)
 {
 	if (give_up_huge_page(w))
 		return true;
-	ask_others(w, ASK_HUGE, 0);
+	ask_others(w, ASK_HUGE, 0, 0);
 	return false;
 }
 
@@ -536,7 +568,7 @@ void reclaim_wake(struct worker *w)
 {
 	worker_queue(w, &w->balance);
 	if (now_ns() - w->asked_at > ASK_NS)
-		ask_others(w, 0, 0);
+		ask_others(w, 0, 0, 0);
 }
 
 static void woken(struct ring_op *op, int res, uint32_t cflags)
@@ -579,7 +611,7 @@ static bool tenant_room(struct worker *w, uint32_t tenant, uint64_t pages, bool 
 		return true;
 	if (!ahead) {
 		w->no_reclaim_until = now_ns() + NO_RECLAIM_NS;
-		ask_others(w, tenant, want);
+		ask_others(w, tenant, want, 0);
 	}
 	return false;
 }
@@ -600,14 +632,14 @@ bool reclaim_charge(struct worker *w, struct domain *d, uint64_t pages, bool ahe
 	if (now < w->no_reclaim_until)
 		return false;
 	w->stats->direct_reclaims += !ahead;
-	if (give_up_all(w, MAX(pages, my_part(w, BATCH)), ahead) > 0 && try_charge(w, d, pages, reserve))
+	if (give_up_all(w, MAX(pages, my_part(w, BATCH)), ahead ? GIVE_AHEAD : GIVE_NOW) > 0 && try_charge(w, d, pages, reserve))
 		return true;
 	if (ahead)
 		return false;
 	w->no_reclaim_until = now + NO_RECLAIM_NS;
 	write_all_back(w);
 	worker_queue(w, &w->balance);
-	ask_others(w, 0, MAX(pages, BATCH));
+	ask_others(w, 0, MAX(pages, BATCH), 0);
 	return false;
 }
 

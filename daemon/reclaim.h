@@ -6,6 +6,7 @@
 
 #include "daemon/worker.h"
 
+struct tracker;
 struct file;
 
 /*
@@ -24,6 +25,8 @@ uint64_t reclaim_pages(struct worker *w, uint64_t pages);
 bool reclaim_huge_page(struct worker *w);
 /* The budget or its limits may have changed, or much has become dirty: starts what is due in the background, here and on the other workers. */
 void reclaim_wake(struct worker *w);
+/* May its client have more mapped that it can store to unseen? Else something of its own has been given up, or written out, and it tries again. */
+bool reclaim_may_track(struct tracker *t);
 /* For a worker that has nothing else to do: makes some of the room that is wanted in the background. Whether it did. */
 bool reclaim_idle(struct worker *w);
 /* Brings pages of a block back from the second-chance buffer: resident, or, where that fails, forgotten. `flags`: POLICY_*. */

@@ -901,12 +901,15 @@ bool track_is_over_limit(const struct file *f)
 	return written_on(f) && f->control->must_ask;
 }
 
+bool track_has_room(const struct tracker *t)
+{
+	/* Of a few its client has the rest elsewhere: it may go on here, and gives up what it has there as it goes on there. */
+	return t->pages < SHED_BLOCKS * PGC_BLOCK_PAGES || budget_may_track(t->file->worker->budget, t->toucher->client);
+}
+
 bool track_may_map(struct tracker *t)
 {
-	struct budget *g = t->file->worker->budget;
-
-	/* Of a few its client has the rest elsewhere: it may go on here, and gives up what it has there as it goes on there. */
-	if (t->pages < SHED_BLOCKS * PGC_BLOCK_PAGES || budget_may_track(g, t->toucher->client))
+	if (track_has_room(t))
 		return true;
 	for (unsigned i = 0; i < SHED_BLOCKS; i++) {
 		uint64_t index = next_word(t, t->shed_cursor);
@@ -916,5 +919,5 @@ bool track_may_map(struct tracker *t)
 		if (b)
 			(void)block_drop_clean(b, get_word(t, index));
 	}
-	return budget_may_track(g, t->toucher->client);
+	return track_has_room(t);
 }

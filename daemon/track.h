@@ -95,7 +95,9 @@ bool track_revoke(struct file *f, bool all, uint64_t *cursor);
 
 /* Has somebody who stores to it more dirty than it may, or does its store take nothing? */
 bool track_is_over_limit(const struct file *f);
-/* It may have more mapped; or else something of its own has been given up, or written out, and it tries again. */
+/* It may have more mapped. */
+bool track_has_room(const struct tracker *t);
+/* The same; or else something of its own has been given up, or written out, and it tries again. */
 bool track_may_map(struct tracker *t);
 
 void track_file_free(struct file *f);

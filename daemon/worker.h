@@ -137,6 +137,7 @@ struct worker {
 	struct ring_timer prefetch_timer, stop_timer;
 	unsigned warm_jobs;        /* on the offload thread */
 	size_t warm_bytes, prefetch_bytes; /* that jobs and prefetches take */
+	uint64_t others_owe;       /* pages, in units of reclaim.c: what other workers should give up for what this one has */
 	uint64_t no_idle_until;    /* ns: until then what is idle makes no room */
 	uint64_t no_reclaim_until; /* ns: reclaim found nothing */
 	uint64_t asked_at;         /* ns: the other workers were asked to look at the budget */

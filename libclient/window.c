@@ -215,7 +215,8 @@ static int announce(struct pgc_file *f, struct window *w, int touched)
 	int got[PGC_FDS_MAX], r;
 
 	m.window = (struct pgc_window){ .addr = (uintptr_t)w->data, .len = w->len };
-	r = file_request_fds(f, &m, fds, 2, got, may_write(f) ? 3 : 2);
+	/* The call that this is part of has been answered: it does not wait for another daemon. */
+	r = conn_request(&f->conn, &m, fds, 2, got, may_write(f) ? 3 : 2);
 	if (r < 0)
 		return r;
 	shown = got[0];

@@ -261,6 +261,33 @@ SYSTEM_TEST(a_scan_on_one_worker_leaves_what_is_used_on_another, .memory_max = "
 		FAIL("of %" PRIu64 " hot pages %" PRIu64 " are left", all, left);
 }
 
+static void touch_scattered(const uint8_t *m, uint64_t first, uint64_t n, uint64_t of, unsigned gen)
+{
+	for (uint64_t i = first; i < first + n; i++) {
+		uint64_t page = scattered(i, of);
+
+		check_stamp(m + page * PAGE, page, page, gen);
+	}
+}
+
+/* A client may have less than the memory mapped to store to. What goes for that is no other than what goes for memory. */
+SYSTEM_TEST(a_scan_of_what_can_be_stored_to_leaves_what_is_used, .config = "second_chance = 0", .memory_max = "32M", .workers = 1, .seconds = 120)
+{
+	const uint64_t hot_pages = 8 * MIB / PAGE, cold_pages = 128 * MIB / PAGE, step = 2048;
+	struct pgc_file *f = open_file(make_stamped("hot", 8 * MIB, 2), O_RDWR), *g = open_file(make_stamped("cold", 128 * MIB, 1), O_RDWR);
+	const uint8_t *hot = map(f, 8 * MIB, PROT_READ | PROT_WRITE, MAP_SHARED, 0), *cold = map(g, 128 * MIB, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+	uint64_t again = 0, before;
+
+	for (uint64_t i = 0; i < cold_pages; i += step) {
+		touch_scattered(cold, i, step, cold_pages, 1);
+		before = status().fill_bytes;
+		touch_scattered(hot, 0, hot_pages, hot_pages, 2);
+		again += i >= cold_pages / 2 ? status().fill_bytes - before : 0;
+	}
+	if (again > 8 * MIB)
+		FAIL("of 8 MiB that are used all the time %" PRIu64 " KiB were read again in the second half", again >> 10);
+}
+
 /* The memory is full of what was used on one worker and is not any more. */
 SYSTEM_TEST(what_is_used_by_now_finds_room_on_another_worker, .memory_max = "32M", .workers = 2, .seconds = 120)
 {
@@ -590,6 +617,7 @@ SYSTEM_TESTS_MAIN("memory",
 	cmocka_unit_test(memory_stays_within_the_budget_with_one_worker_and_fifo),
 	cmocka_unit_test(the_kernel_counts_no_more_than_the_budget),
 	cmocka_unit_test(a_scan_on_one_worker_leaves_what_is_used_on_another),
+	cmocka_unit_test(a_scan_of_what_can_be_stored_to_leaves_what_is_used),
 	cmocka_unit_test(what_is_used_by_now_finds_room_on_another_worker),
 	cmocka_unit_test(lowered_to_a_tenth_memory_is_given_back_within_two_seconds),
 	cmocka_unit_test(sighup_lowers_memory_max_while_it_is_full),
