@@ -138,7 +138,7 @@ static void touch_file(struct run *r)
 {
 	struct subject s;
 
-	subject_open(&s, r->who, r->path);
+	subject_open_read_only(&s, r->who, r->path);
 	touch_all(subject_map(&s, r->size, false), 0, r->size);
 }
 

@@ -95,13 +95,9 @@ static inline bool budget_may_dirty(struct budget *b, uint32_t client, const str
 }
 
 /*
- * May this client have more pages mapped that it can store to without a fault? All of them may turn out dirty at once: so it leaves an eighth of the memory to others. (A page
- * that it has mapped twice counts twice. Not so what several clients share: that is one page.)
+ * So many pages a client may have mapped that it can store to without a fault. All of them may turn out dirty at once: so it leaves a sixteenth of the memory to others.
  */
-static inline bool budget_may_track(struct budget *b, uint32_t client)
-{
-	return atomic_load_explicit(&b->tracked_by[client], memory_order_relaxed) < atomic_load_explicit(&b->max, memory_order_relaxed) / 16 * 15;
-}
+static inline uint64_t budget_track_max(struct budget *b) { return atomic_load_explicit(&b->max, memory_order_relaxed) / 16 * 15; }
 
 /* The tenants of a new handle: slots, 0 for none. `cgroup`: its path in the memory hierarchy, "" if not known. Any thread. */
 void budget_tenants_of(struct budget *b, uid_t uid, const char *cgroup, uint32_t *ret_user, uint32_t *ret_cgroup);

@@ -359,6 +359,7 @@ int handle_make(struct open_job *job, struct handle **ret)
 		free(h);
 		return r;
 	}
+	h->space->pid = job->pid;
 	h->space->toucher = (struct toucher){
 		.cgroup = job->cgroup, .domain = domain_get(w, job->tenant[0], job->tenant[1]), .user = job->user,
 		.client = budget_client_slot(w->budget, job->pid),
@@ -396,7 +397,6 @@ int handle_make(struct open_job *job, struct handle **ret)
 	h->space->owner = h;
 	h->space->has_handle = true;
 	h->space->writable = job->writable && job->readable;
-	h->space->pid = job->pid;
 	h->space->start_time = job->start_time;
 	h->task.flow = h->ending.flow = worker_flow(&h->space->toucher);
 	readahead_set_init(&h->readahead);

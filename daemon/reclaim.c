@@ -318,10 +318,11 @@ uint64_t reclaim_pages(struct worker *w, uint64_t pages) { return give_up_all(w,
 bool reclaim_may_track(struct tracker *t)
 {
 	struct worker *w = t->file->worker;
+	bool dirty;
 
 	/* Where most is that client's, what goes is what is worth least. */
-	if (!track_has_room(t) && t->pages * 2 > w->used && now_ns() >= w->no_reclaim_until)
-		(void)reclaim_pages(w, TURN_MIN);
+	if (!track_has_room(t) && t->pages * 2 > w->used)
+		(void)give_up_clean(w, TURN_MIN, GIVE_IDLE, &dirty);
 	return track_may_map(t);
 }
 

@@ -154,6 +154,7 @@ int space_track(struct space *s, int *pagemap, bool dead, uint32_t row)
 		return r;
 	}
 	s->tracker.pieces = pieces;
+	s->tracker.pid = s->pid;
 	s->tracker.known = !dead;
 	s->tracker.pagemap = take_fd(pagemap);
 	return 0;

@@ -25,6 +25,7 @@
 #define TURN_NS      50000ull
 #define SHED_BLOCKS  8u
 #define PUT_TRIES    100u
+#define ROOM_NS      1000000ull
 #define LOOKS_FIRST  256u            /* pages that are looked at before they are punched, after one that had been stored to */
 
 void tracker_init(struct tracker *t)
@@ -722,13 +723,15 @@ static void note_drop(struct file *f, uint64_t first, unsigned n)
 	crash_order();
 }
 
-/* The next page of the pipe goes, into copy->to[i] if that is wanted. */
+/* The next page of the pipe goes, into copy->to[i] if that is wanted. Whatever fails, the one behind it is the next then. */
 static void take_page(struct worker *w, struct track_copy *copy, unsigned i)
 {
-	if (copy && read(w->drop_pipe[0], copy->to[i].iov_base, PAGE_SIZE_) == (ssize_t)PAGE_SIZE_)
+	ssize_t got = copy ? read(w->drop_pipe[0], copy->to[i].iov_base, PAGE_SIZE_) : 0;
+
+	if (got == (ssize_t)PAGE_SIZE_)
 		copy->done |= 1ull << i;
-	else if (!copy)
-		(void)splice(w->drop_pipe[0], NULL, w->drop_sink, NULL, PAGE_SIZE_, SPLICE_F_NONBLOCK);
+	else
+		(void)splice(w->drop_pipe[0], NULL, w->drop_sink, NULL, PAGE_SIZE_ - (size_t)MAX(got, 0), SPLICE_F_NONBLOCK);
 	kill_point("track.page_taken");
 }
 
@@ -791,13 +794,16 @@ static int copy_and_punch(struct file *f, uint64_t first, unsigned n, struct tra
 	return file_punch(f, first, n);
 }
 
-/* What is known to have been written needs not be punched and put back. Where that is rare, to look before costs more than it saves. */
+/*
+ * What is known to have been written needs not be punched and put back. Where that is rare, to look before costs more than it saves; but where nobody keeps the
+ * pipe, what was written before is not to be in it.
+ */
 static uint64_t look_before(struct file *f, uint64_t first, unsigned n, uint64_t *ret_stay)
 {
 	uint64_t mapped;
 	bool seen;
 
-	if (f->tracked.look_first == 0) {
+	if (f->tracked.look_first == 0 && f->memory_kept) {
 		mapped = mapped_among(f, first, n, &seen);
 		if (seen) {
 			*ret_stay = written_among(f, first, n);
@@ -901,10 +907,43 @@ bool track_is_over_limit(const struct file *f)
 	return written_on(f) && f->control->must_ask;
 }
 
-bool track_has_room(const struct tracker *t)
+/*
+ * The counter is of all whose processes have the same hash, and a page that one has mapped twice is in it twice. Counted here: what this worker knows of the process, of
+ * each file no more than is here; and all that other workers have.
+ */
+static bool has_room_counted(const struct tracker *t, uint64_t tracked, uint64_t max)
 {
+	uint64_t own = 0, hash = 0;
+	const struct tracker *o;
+	struct file *f;
+
+	list_for_each(f, &t->file->worker->all_files, by_worker) {
+		uint64_t here = 0;
+
+		list_for_each(o, &f->trackers, by_file) {
+			hash += o->toucher->client == t->toucher->client ? o->pages : 0;
+			here += o->pid == t->pid ? o->pages : 0;
+		}
+		own += MIN(here, f->e->resident);
+	}
+	return own + tracked - MIN(hash, tracked) < max;
+}
+
+bool track_has_room(struct tracker *t)
+{
+	struct budget *g = t->file->worker->budget;
+	uint64_t tracked = atomic_load_explicit(&g->tracked_by[t->toucher->client], memory_order_relaxed), max = budget_track_max(g), now;
+
 	/* Of a few its client has the rest elsewhere: it may go on here, and gives up what it has there as it goes on there. */
-	return t->pages < SHED_BLOCKS * PGC_BLOCK_PAGES || budget_may_track(t->file->worker->budget, t->toucher->client);
+	if (t->pages < SHED_BLOCKS * PGC_BLOCK_PAGES || tracked < max)
+		return true;
+	now = now_ns();
+	if (now < t->room_until)
+		return true;
+	if (!has_room_counted(t, tracked, max))
+		return false;
+	t->room_until = now + ROOM_NS;
+	return true;
 }
 
 bool track_may_map(struct tracker *t)

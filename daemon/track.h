@@ -33,6 +33,8 @@ struct tracker {
 	uint32_t *count;           /* bits of each page of words */
 	uint64_t pages;            /* bits that are set */
 	uint64_t shed_cursor;      /* block */
+	pid_t pid;                 /* whose it is */
+	uint64_t room_until;       /* ns: until then nobody counts again */
 };
 
 void tracker_init(struct tracker *t);
@@ -40,7 +42,7 @@ static inline bool tracker_on(const struct tracker *t) { return !list_empty(&t->
 /* Can it be told what was written? */
 static inline bool tracker_sees(const struct tracker *t) { return t->known && t->pagemap >= 0; }
 
-/* Begins; `pieces`, `known` and `pagemap` are the caller's to set. -ENOMEM, -EMFILE and the like: then the space must not be tracked so. */
+/* Begins; `pieces`, `known`, `pid` and `pagemap` are the caller's to set. -ENOMEM, -EMFILE and the like: then the space must not be tracked so. */
 int track_begin(struct tracker *t, struct file *f, const struct toucher *toucher, int uffd);
 /* The same for one of a daemon that is gone, whose row is there or (all count as mapped) is not. */
 int track_adopt(struct tracker *t, struct file *f, const struct toucher *toucher, int uffd, uint32_t row);
@@ -96,7 +98,7 @@ bool track_revoke(struct file *f, bool all, uint64_t *cursor);
 /* Has somebody who stores to it more dirty than it may, or does its store take nothing? */
 bool track_is_over_limit(const struct file *f);
 /* It may have more mapped. */
-bool track_has_room(const struct tracker *t);
+bool track_has_room(struct tracker *t);
 /* The same; or else something of its own has been given up, or written out, and it tries again. */
 bool track_may_map(struct tracker *t);
 

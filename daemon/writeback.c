@@ -23,7 +23,8 @@
 #include "daemon/track.h"
 
 #define WB_MAX_PAGES   256u                   /* 1 MiB a write */
-#define WRITES_MAX     32u                    /* in flight for one file */
+#define WRITES_MAX     128u                   /* in flight for one file: a store that is slow takes as many at a time as it can */
+#define FLYING_MAX     8192u                  /* pages of them */
 #define REVOKE_TURN_NS 50000ull
 #define PROTECT_GIVE_UP_NS 1000000000ull      /* a client that keeps an event unfinished for longer: its pages stay dirty */
 
@@ -133,6 +134,7 @@ static void wb_done(struct store_op *op, ssize_t result)
 	f->writes_done++;
 	f->moves++;
 	wb->sync->in_flight--;
+	wb->sync->flying -= wb->n;
 	wb->sync->pages += clean_to - wb->first;
 	list_remove(&wb->link);
 	w->writes_in_flight--;
@@ -158,6 +160,7 @@ static int wb_start(struct sync_dirty *s, uint64_t first, uint64_t n, bool zeros
 	wb->seq = ++f->write_seq;
 	wb->stays_dirty = stays_dirty;
 	s->in_flight++;
+	s->flying += n;
 	file_moving(f);
 	list_append(&f->writes, &wb->link);
 	f->worker->writes_in_flight++;
@@ -366,7 +369,7 @@ static bool sync_advance(struct sync_dirty *s)
 		first = block_first(b) + (unsigned)__builtin_ctzll(pages);
 		bit = pages & -pages;
 		s->cursor = first;
-		if ((b->e->writeback & bit) || s->in_flight >= WRITES_MAX)
+		if ((b->e->writeback & bit) || s->in_flight >= WRITES_MAX || s->flying >= FLYING_MAX)
 			return false;
 		if (file_park(f, first, 1, &s->parked))
 			return false;

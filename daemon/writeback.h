@@ -20,6 +20,7 @@ struct sync_dirty {
 	uint64_t cursor, end;      /* pages */
 	uint64_t wait_seq;         /* 0: the cursor is not at the end yet */
 	unsigned in_flight;
+	uint64_t flying;           /* pages of them */
 	bool looked;               /* at the store's times, before the first write moves them */
 	uint64_t blocked_since;    /* ns; protecting has failed since, 0: no */
 	uint64_t pages;            /* written */
