@@ -6,7 +6,7 @@
 
 #define UNWRITTEN 3
 #define SOON_MS   15000
-#define DIRTY     40u              /* pages: more writes than are made at one time, */
+#define DIRTY     160u             /* pages: more writes than are made at one time, */
 #define APART     (1ul << 20)      /* since they are so far apart */
 
 /* Stops the daemon: its exit status, and how long that took. */
@@ -54,7 +54,7 @@ SYSTEM_TEST(a_store_that_does_not_answer_is_waited_for_no_longer_than_stop_timeo
 	inject("mem:hung", PGC_INJECT_WRITE_DELAY, 600000000, 0);
 	CHECK_EQ(stop(&ms), UNWRITTEN);
 	CHECK(ms >= 1000 && ms < SOON_MS);
-	check_told("mem:hung: 163840 bytes could not be written: its store does not answer");
+	check_told("mem:hung: 655360 bytes could not be written: its store does not answer");
 	CHECK(store_has_byte(path, 5, 'y'));
 	peer_kill(p);
 }
@@ -68,7 +68,7 @@ SYSTEM_TEST(a_store_that_fails_for_ever_is_tried_for_some_seconds)
 	inject("mem:bad", PGC_INJECT_WRITE_ERROR, EIO, 0);
 	CHECK_EQ(stop(&ms), UNWRITTEN);
 	CHECK(ms < SOON_MS);
-	check_told("mem:bad: 163840 bytes could not be written: Input/output error");
+	check_told("mem:bad: 655360 bytes could not be written: Input/output error");
 	peer_kill(p);
 }
 
