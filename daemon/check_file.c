@@ -234,12 +234,16 @@ static void compared(struct ring_op *op, int res, uint32_t cflags)
 {
 	struct file_step *s = container_of(container_of(op, struct offload_job, done), struct file_step, maps.job);
 	struct check_maps *m = &s->maps;
+	bool settled = true;
 	struct space *space;
 
 	if (m->of_maps)
-		list_for_each(space, &s->f->spaces, by_file)
+		list_for_each(space, &s->f->spaces, by_file) {
+			settled &= !uffd_is_changing(space->uffd); /* else what was looked at may be newer than what can be read now */
 			fault_drain_events(space);
-	if (m->of_maps && s->changes != s->f->maps_changes) {
+		}
+	settled &= s->changes == s->f->maps_changes;
+	if (m->of_maps && !settled) {
 		if (s->tries < CHECK_TRIES) {
 			compare(s);
 			return;
@@ -249,7 +253,7 @@ static void compared(struct ring_op *op, int res, uint32_t cflags)
 	s->c->error = m->error;
 	for (size_t i = 0; i < m->n_rows; i++) {
 		m->row[i].file = s->f->slot;
-		if (m->row[i].kind == PGC_DIFFERS_REFERENCES || s->changes == s->f->maps_changes)
+		if (m->row[i].kind == PGC_DIFFERS_REFERENCES || settled)
 			check_row(s->c, &m->row[i]);
 	}
 	s->c->end.unlisted += m->unlisted;
