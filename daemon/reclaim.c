@@ -320,8 +320,10 @@ bool reclaim_may_track(struct tracker *t)
 	struct worker *w = t->file->worker;
 	bool dirty;
 
+	if (track_has_room(t))
+		return true;
 	/* Where most is that client's, what goes is what is worth least. */
-	if (!track_has_room(t) && t->pages * 2 > w->used)
+	if (t->pages * 2 > w->used)
 		(void)give_up_clean(w, TURN_MIN, GIVE_IDLE, &dirty);
 	return track_may_map(t);
 }
@@ -357,10 +359,12 @@ static uint64_t excess(struct worker *w)
 	return load(b->reclaiming) ? used + 2 * reserve - max : 0;
 }
 
+static uint64_t part_of(uint64_t pages, uint64_t mine, uint64_t all) { return (uint64_t)((unsigned __int128)pages * mine / MAX(all, 1)); }
+
 /* This worker's part of `pages` that all are to give up: by what it holds, so that one that holds little is not emptied for the others. */
 static uint64_t my_part(struct worker *w, uint64_t pages)
 {
-	uint64_t part = (uint64_t)((unsigned __int128)pages * w->used / MAX(load(w->budget->used), 1));
+	uint64_t part = part_of(pages, w->used, load(w->budget->used));
 
 	return MAX(part, MIN(BATCH, w->used / 16));
 }
@@ -387,8 +391,6 @@ static uint64_t weigh(struct worker *w)
 	atomic_store_explicit(&w->weight, n, memory_order_relaxed);
 	return n;
 }
-
-static uint64_t part_of(uint64_t pages, uint64_t mine, uint64_t all) { return (uint64_t)((unsigned __int128)pages * mine / MAX(all, 1)); }
 
 struct weights { uint64_t mine, others; bool heaviest; };
 

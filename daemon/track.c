@@ -649,22 +649,6 @@ static bool put_page_back(struct file *f, uint64_t page)
 	return false;
 }
 
-/* A word of bits for pages [first, first + n), the lowest for `first`: of what is mapped, what is not clean. */
-static uint64_t find_unclean(struct tracker *t, uint64_t first, unsigned n, uint64_t *ret_mapped)
-{
-	uint64_t index = first / PGC_BLOCK_PAGES, unclean[2] = { 0 }, mapped[2] = { 0 };
-	unsigned shift = (unsigned)(first % PGC_BLOCK_PAGES);
-	struct look l;
-
-	look(&l, t, index, first, first + n, false);
-	for (unsigned i = 0; i < 2; i++) {
-		mapped[i] = get_word(t, index + i) & block_part(index + i, first, first + n);
-		unclean[i] = mapped[i] & (tracker_sees(t) ? not_clean(&l, i) : ~0ull);
-	}
-	*ret_mapped = mapped[0] >> shift | (shift ? mapped[1] << (64 - shift) : 0);
-	return unclean[0] >> shift | (shift ? unclean[1] << (64 - shift) : 0);
-}
-
 /* The bits for pages [first, first + n), the lowest for `first`. */
 static uint64_t bits_of(const struct tracker *t, uint64_t first, unsigned n)
 {
@@ -674,6 +658,20 @@ static uint64_t bits_of(const struct tracker *t, uint64_t first, unsigned n)
 	if (shift + n > PGC_BLOCK_PAGES)
 		bits |= get_word(t, index + 1) << (PGC_BLOCK_PAGES - shift);
 	return bits & bits_range(0, n);
+}
+
+/* A word of bits for pages [first, first + n), the lowest for `first`: of what is mapped, what is not clean. */
+static uint64_t find_unclean(struct tracker *t, uint64_t first, unsigned n, uint64_t *ret_mapped)
+{
+	uint64_t index = first / PGC_BLOCK_PAGES, unclean[2];
+	unsigned shift = (unsigned)(first % PGC_BLOCK_PAGES);
+	struct look l;
+
+	look(&l, t, index, first, first + n, false);
+	for (unsigned i = 0; i < 2; i++)
+		unclean[i] = get_word(t, index + i) & block_part(index + i, first, first + n) & (tracker_sees(t) ? not_clean(&l, i) : ~0ull);
+	*ret_mapped = bits_of(t, first, n);
+	return unclean[0] >> shift | (shift ? unclean[1] << (64 - shift) : 0);
 }
 
 /* Of pages [first, first + n): those that somebody has mapped to store to. *ret_seen: whoever has can be looked at. */
