@@ -383,7 +383,7 @@ SYSTEM_TEST(dontneed_writes_what_is_dirty)
 
 	CHECK_EQ(pgc_pwrite(f, "dirty", 5, 5 * PAGE + 100), 5);
 	CHECK_EQ(pgc_fadvise(f, 0, 0, POSIX_FADV_DONTNEED), 0);
-	WAIT_UNTIL(file_state(path).dirty == 0);
+	WAIT_UNTIL(file_state(path).dirty == 0 && file_state(path).writeback == 0);
 	CHECK(store_has_byte(path, 5 * PAGE + 100, 'd'));
 }
 
