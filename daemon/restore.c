@@ -663,6 +663,8 @@ static void restore_worker(struct task *t)
 	for (uint32_t i = 0; i < w->file_slots.count; i++)
 		if (file_used(w, w->file_slots.first + i) && w->file_slots.first + i != 0)
 			restore_file(w, w->file_slots.first + i);
+	track_empty_pipe(w);
+	kill_point("restore.pipe_emptied");
 	for (uint32_t i = 0; i < w->block_slots.count; i++) {
 		uint32_t slot = w->block_slots.first + i;
 		struct pgc_block_entry *e = &w->state->blocks[slot];

@@ -625,23 +625,34 @@ void track_worker_free(struct worker *w)
 }
 
 /* Whatever the pipe still has. */
-static void empty_pipe(struct worker *w)
+void track_empty_pipe(struct worker *w)
 {
 	while (splice(w->drop_pipe[0], NULL, w->drop_sink, NULL, PGC_BLOCK_SIZE, SPLICE_F_NONBLOCK) > 0)
 		;
 }
 
-/* The next page of the pipe goes back to where it was. */
+/* The next `bytes` of the pipe go. */
+static void skip(struct worker *w, size_t bytes)
+{
+	if (bytes > 0)
+		(void)splice(w->drop_pipe[0], NULL, w->drop_sink, NULL, bytes, SPLICE_F_NONBLOCK);
+}
+
+/* The next page of the pipe goes back to where it was; it is out of the pipe once it is there, since the daemon may die in between. */
 static bool put_page_back(struct file *f, uint64_t page)
 {
-	static _Thread_local char buf[PGC_PAGE_SIZE];
-	size_t bytes = file_bytes_in(f, page, 1);
+	off_t at = (off_t)(page * PAGE_SIZE_);
+	size_t left = file_bytes_in(f, page, 1), rest = PAGE_SIZE_ - left;
 
-	if (read(f->worker->drop_pipe[0], buf, sizeof(buf)) != (ssize_t)sizeof(buf))
-		return false;
-	for (unsigned i = 0; i < PUT_TRIES; i++)
-		if (pwrite(f->memfd, buf, bytes, (off_t)(page * PAGE_SIZE_)) == (ssize_t)bytes)
-			return true;
+	for (unsigned i = 0; i < PUT_TRIES && left > 0; i++) {
+		ssize_t n = splice(f->worker->drop_pipe[0], NULL, f->memfd, &at, left, SPLICE_F_NONBLOCK);
+
+		left -= (size_t)MAX(n, 0);
+	}
+	kill_point("track.page_put_back");
+	skip(f->worker, left + rest);
+	if (left == 0)
+		return true;
 	log_at(LOG_LEVEL_ERROR, f->e->name, 0, "page %llu was written while it was given up, and there is no memory to put it back: it is lost",
 	       (unsigned long long)page);
 	file_record_error(f, -EIO);
@@ -713,7 +724,7 @@ static void take_page(struct worker *w, struct track_copy *copy, unsigned i)
 	if (got == (ssize_t)PAGE_SIZE_)
 		copy->done |= 1ull << i;
 	else
-		(void)splice(w->drop_pipe[0], NULL, w->drop_sink, NULL, PAGE_SIZE_ - (size_t)MAX(got, 0), SPLICE_F_NONBLOCK);
+		skip(w, PAGE_SIZE_ - (size_t)MAX(got, 0));
 	kill_point("track.page_taken");
 }
 
@@ -753,15 +764,17 @@ static uint64_t hold_and_punch(struct file *f, uint64_t first, unsigned n, bool 
 	ssize_t bytes = vmsplice(f->worker->drop_pipe[1], &iov, 1, SPLICE_F_NONBLOCK);
 	uint64_t stay = 0;
 
+	kill_point("track.held");
 	*ret_held = bytes > 0 ? (unsigned)((uint64_t)bytes / PAGE_SIZE_) : 0;
 	if (*ret_held > 0) {
 		stay = punch_held(f, first, *ret_held, back, copy, at, ret);
 		f->saved->drop_n = 0;
 		crash_order();
+		kill_point("track.drop_over");
 	}
 	/* With copies every page was taken out one by one. */
 	if (!copy || *ret < 0 || bytes != (ssize_t)(*ret_held * PAGE_SIZE_))
-		empty_pipe(f->worker);
+		track_empty_pipe(f->worker);
 	return stay;
 }
 
@@ -846,12 +859,11 @@ void track_put_back(struct file *f)
 		off_t at = (off_t)((first + i) * PAGE_SIZE_);
 
 		if (lseek(f->memfd, at, SEEK_DATA) == at)
-			(void)splice(w->drop_pipe[0], NULL, w->drop_sink, NULL, PAGE_SIZE_, SPLICE_F_NONBLOCK);
+			skip(w, PAGE_SIZE_);
 		else if (!put_page_back(f, first + i))
 			break;
 		kill_point("track.restoring");
 	}
-	empty_pipe(w);
 }
 
 /* --- bounds --- */

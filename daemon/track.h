@@ -109,6 +109,8 @@ int track_worker_init(struct worker *w);
 void track_worker_free(struct worker *w);
 /* A daemon that is gone was at it: puts back what its pipe has. Before the file's blocks are looked at. */
 void track_put_back(struct file *f);
+/* After the last of them: it may have pages that nobody had noted yet, or any more, and what is next to be put back must not be one of those. */
+void track_empty_pipe(struct worker *w);
 /* It had one whose client is not here (yet), so that nobody knows what that has stored to: all that is here is dirty. */
 void track_lost(struct file *f);
 /* Pages of a block that it was looking at, or dropping: nobody knows whether those that are here were written. */

@@ -394,6 +394,61 @@ SYSTEM_TEST(a_page_that_a_daemon_dies_in_dropping_is_read_again, .no_daemon = tr
 	}
 }
 
+/* Each block has these that are loaded only, and others that are stored to. */
+#define LOADED    16u
+#define BLOCKS    64u
+#define PER_BLOCK (BLOCK / PAGE)
+
+static void expect_all(const uint8_t *m)
+{
+	for (size_t p = 0; p < BLOCKS * PER_BLOCK; p++)
+		CHECK_EQ(load(m + p * PAGE + 9), pattern_byte(p * PAGE + 9, 1));
+}
+
+/*
+ * A daemon dies with pages in the pipe that it had not noted yet, or no more. What the next one gives up and puts back must not be those: each block's clean pages, where too
+ * much is dirty.
+ */
+SYSTEM_TEST(what_a_dead_daemon_has_left_in_its_pipe_is_nobodys, .no_daemon = true, .keep = true, .tracking = "async", .workers = 1,
+	    .config = "dirty_background = 1M\ndirty_max = 4M", .seconds = 120)
+{
+	static const char *const points[] = { "track.held:2", "track.drop_over:2" };
+	char *path = make_file("f", BLOCKS * BLOCK, 1), point[200], spec[210];
+
+	snprintf(point, sizeof(point), "%s/kill-point", env.dir);
+	snprintf(spec, sizeof(spec), "@%s", point);
+	if (inject_prepare(env.dir, "store_delay:1:3s,start", 1))
+		FAIL("the file for failures cannot be written");
+	inject_switch(false);
+	setenv("PGC_KILL_POINT", spec, 1);
+	daemon_start();
+	for (size_t i = 0; i < sizeof(points) / sizeof(points[0]); i++) {
+		struct pgc_file *f = open_file(path, O_RDWR);
+		uint8_t *m = map(f, BLOCKS * BLOCK, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+		uint64_t until;
+		pid_t dies;
+
+		die_next_at(point, points[i]);
+		daemon_kill();
+		WAIT_UNTIL(is_empty(point));
+		expect_all(m);
+		dies = daemon_pid();
+		inject_switch(true); /* what is dirty stays so for a while */
+		for (size_t p = 0; p < BLOCKS * PER_BLOCK; p++)
+			if (p % PER_BLOCK >= LOADED)
+				store(m + p * PAGE, pattern_byte(p * PAGE, 1));
+		WAIT_UNTIL_MS(daemon_pid() != dies && control_try() >= 0, 20000);
+		CHECK(status().dirty > BLOCKS * PER_BLOCK / 2); /* the one that serves now has to give up as much */
+		for (until = now_ms() + 2000; now_ms() < until; usleep(50000))
+			expect_all(m);
+		inject_switch(false);
+		CHECK_EQ(pgc_fsync(f), 0);
+		CHECK_EQ(pgc_close(f), 0);
+	}
+	inject_remove();
+	unlink(point);
+}
+
 SYSTEM_TEST(a_specification_that_is_wrong_is_refused, .no_daemon = true)
 {
 	static const char *const wrong[] = { "malloc", "malloc:", "malloc:0", "malloc:1.5", "malloc:-1", "malloc:x", "malloc:@0", "no:1", "malloc:1:5", "sq:0",
@@ -412,7 +467,7 @@ SYSTEM_TEST(a_specification_that_is_wrong_is_refused, .no_daemon = true)
 }
 
 SYSTEM_TESTS_MAIN("inject",
-	cmocka_unit_test(a_page_that_a_daemon_dies_in_dropping_is_read_again),
+	cmocka_unit_test(a_page_that_a_daemon_dies_in_dropping_is_read_again), cmocka_unit_test(what_a_dead_daemon_has_left_in_its_pipe_is_nobodys),
 	cmocka_unit_test(a_specification_that_is_wrong_is_refused),
 	cmocka_unit_test(out_of_memory), cmocka_unit_test(out_of_address_space), cmocka_unit_test(no_pages_for_memfds),
 	cmocka_unit_test(out_of_descriptors), cmocka_unit_test(sockets_that_take_nothing),
