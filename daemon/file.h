@@ -61,7 +61,7 @@ struct file {
 	struct written { int fd; bool kept; uint64_t *word, blocks; } written; /* for writes that ask nobody: written.c */
 	/* For stores that no fault tells of: track.c. */
 	struct list trackers;      /* struct tracker */
-	struct tracked { int fd; bool kept; uint64_t *rows; uint32_t n_rows; } tracked; /* a row of bits each; those in use, 64 a word */
+	struct tracked { int fd; bool kept; uint64_t *rows; uint32_t n_rows; /* a row of bits each; those in use, 64 a word */ unsigned look_first; } tracked;
 	bool track_looking;        /* a look of the timer is under way */
 	uint64_t uncut;            /* bytes: the memfd still has this size, as somebody reads there; 0: it has the file's */
 	struct ring_timer cut_timer;

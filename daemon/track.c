@@ -26,6 +26,7 @@
 #define SHED_BLOCKS  8u
 #define PUT_TRIES    100u
 #define ROOM_NS      1000000ull
+#define LOOKS_FIRST  256u            /* pages that are looked at before they are punched, after one that had been stored to */
 
 void tracker_init(struct tracker *t)
 {
@@ -684,6 +685,21 @@ static uint64_t find_unclean(struct tracker *t, uint64_t first, unsigned n, uint
 	return unclean[0] >> shift | (shift ? unclean[1] << (64 - shift) : 0);
 }
 
+/* Of pages [first, first + n): those that somebody has mapped to store to. *ret_seen: whoever has can be looked at. */
+static uint64_t mapped_among(const struct file *f, uint64_t first, unsigned n, bool *ret_seen)
+{
+	uint64_t all = 0, bits;
+	struct tracker *t;
+
+	*ret_seen = true;
+	list_for_each(t, &f->trackers, by_file) {
+		bits = t->pages > 0 ? bits_of(t, first, n) : 0;
+		*ret_seen &= !bits || tracker_sees(t);
+		all |= bits;
+	}
+	return all;
+}
+
 /* Of pages [first, first + n): those that somebody has mapped to store to, and of these, in *ret_unclean, those that may have been written; they are dirty now. */
 static uint64_t look_at_all(struct file *f, uint64_t first, unsigned n, uint64_t *ret_unclean)
 {
@@ -729,7 +745,7 @@ static void take_page(struct worker *w, struct track_copy *copy, unsigned i)
 }
 
 /*
- * Pages that somebody has mapped, clean a moment ago, their references in the pipe. Which of them stay: those that were stored to, or (`back`) all; and
+ * Pages that somebody has mapped, perhaps clean a moment ago, their references in the pipe. Which of them stay: those that were stored to, or (`back`) all; and
  * which of them are clean no more. The first is number `at` of `copy`.
  */
 static uint64_t punch_held(struct file *f, uint64_t first, unsigned n, bool back, struct track_copy *copy, unsigned at, int *ret)
@@ -752,6 +768,8 @@ static uint64_t punch_held(struct file *f, uint64_t first, unsigned n, bool back
 			take_page(f->worker, copy, at + i);
 		kill_point("track.put_back");
 	}
+	if (written)
+		f->tracked.look_first = LOOKS_FIRST;
 	f->worker->stats->put_back += (uint64_t)__builtin_popcountll(written);
 	return stay;
 }
@@ -787,6 +805,26 @@ static int copy_and_punch(struct file *f, uint64_t first, unsigned n, struct tra
 	return file_punch(f, first, n);
 }
 
+/*
+ * What is known to have been written needs not be punched and put back. Where that is rare, to look before costs more than it saves; but where nobody keeps the
+ * pipe, what was written before is not to be in it.
+ */
+static uint64_t look_before(struct file *f, uint64_t first, unsigned n, uint64_t *ret_stay)
+{
+	uint64_t mapped;
+	bool seen;
+
+	if (f->tracked.look_first == 0 && f->memory_kept) {
+		mapped = mapped_among(f, first, n, &seen);
+		if (seen) {
+			*ret_stay = written_among(f, first, n);
+			return mapped;
+		}
+	}
+	f->tracked.look_first -= MIN(f->tracked.look_first, n);
+	return look_at_all(f, first, n, ret_stay);
+}
+
 int track_punch(struct file *f, uint64_t first, unsigned n, struct track_copy *copy, uint64_t *ret_stay)
 {
 	uint64_t mapped, stay, left;
@@ -795,7 +833,7 @@ int track_punch(struct file *f, uint64_t first, unsigned n, struct track_copy *c
 	*ret_stay = 0;
 	if (!track_needed(f))
 		return copy_and_punch(f, first, n, copy, 0);
-	mapped = look_at_all(f, first, n, &stay);
+	mapped = look_before(f, first, n, &stay);
 	for (left = bits_range(0, n) & ~stay; left;) {
 		unsigned from = (unsigned)__builtin_ctzll(left), held = bits_run(left, from);
 

@@ -79,6 +79,25 @@ int conn_address(unsigned n, char *ret, size_t size)
 /* So often a thread that waits for an answer looks for signals that it has blocked. */
 #define LOOK_MS 300
 
+#define LOOK_NS    20000u            /* for an answer, before the thread sleeps */
+#define LOOKS_MAX  8u                /* in vain, before it sleeps at once */
+#define LOOK_AGAIN 64u               /* then it looks once in so many answers */
+
+static uint64_t clock_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static inline void cpu_relax(void)
+{
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#endif
+}
+
 int conn_socket(void)
 {
 	const struct timeval look = { .tv_usec = LOOK_MS * 1000 };
@@ -309,6 +328,29 @@ static void deliver(struct conn *c, const struct pgc_msg *msg, int *fds, int n_f
 	conn_die(c, -EPROTO);
 }
 
+/*
+ * Looks for an answer for as long as that has paid of late: to be woken takes longer than most answers of a daemon that is at work. -EAGAIN: none yet. By who leads, alone.
+ */
+static int receive_soon(struct conn *c, struct pgc_msg *msg, int *fds, int *ret_n)
+{
+	uint64_t start;
+	int r;
+
+	if (c->looks == 0 && ++c->unlooked % LOOK_AGAIN != 0)
+		return -EAGAIN;
+	start = clock_ns();
+	do {
+		r = conn_receive(c, msg, fds, ret_n, MSG_DONTWAIT);
+		if (r != -EAGAIN) {
+			c->looks = LOOKS_MAX;
+			return r;
+		}
+		cpu_relax();
+	} while (clock_ns() - start < LOOK_NS);
+	c->looks -= c->looks > 0;
+	return -EAGAIN;
+}
+
 /* Leads: receives one message for whoever it is for. The lock is dropped meanwhile. */
 static void receive_one(struct conn *c)
 {
@@ -317,7 +359,9 @@ static void receive_one(struct conn *c)
 
 	c->receiving = true;
 	pthread_mutex_unlock(&c->lock);
-	r = conn_receive(c, &msg, fds, &n_fds, 0);
+	r = receive_soon(c, &msg, fds, &n_fds);
+	if (r == -EAGAIN)
+		r = conn_receive(c, &msg, fds, &n_fds, 0);
 	pthread_mutex_lock(&c->lock);
 	c->receiving = false;
 	if (r < 0)

@@ -178,6 +178,7 @@ struct conn {
 	pthread_mutex_t lock;      /* the rest */
 	pthread_cond_t slot;       /* outstanding fell below the limit, or dead */
 	bool receiving;            /* one of the waiting threads is in recvmsg() for all of them */
+	unsigned looks, unlooked;  /* times yet that it looks for an answer in vain; answers that it did not look for. Who is `receiving` has them */
 	bool ended;                /* the daemon has said that it hangs up for good */
 	int dead;                  /* 0, or the negative errno that every request gets from now on */
 	bool single;               /* one thread's, for a question that may be given up: a signal ends the connection. Constant while it is used */
