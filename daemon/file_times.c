@@ -22,7 +22,7 @@ struct file_now file_times_now(void)
 void file_times_changed(struct pgc_times *t, struct file_now now)
 {
 	t->pending = true;
-	t->changed = now.coarse;
+	t->changed = t->known ? pgc_change_after(now.coarse, now.exact, t->ctime) : now.coarse;
 	t->order = now.exact;
 }
 

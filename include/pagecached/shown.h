@@ -50,12 +50,22 @@ static inline bool pgc_mtime_within(struct timespec mtime, struct timespec since
 }
 
 /*
+ * When a change was, on the clock that the kernel stamps inodes with, after one that the file shows for `ctime`. A stamp may be ahead of that clock's last tick, where somebody
+ * had looked at it (multigrain timestamps, Linux 6.13); the next one is not before it, then.
+ */
+static inline struct timespec pgc_change_after(struct timespec changed, struct timespec exact, struct timespec ctime)
+{
+	return pgc_compare_times(ctime, changed) > 0 && pgc_compare_times(ctime, exact) <= 0 ? ctime : changed;
+}
+
+/*
  * Turns the store's times into those to show; `now`: on the exact clock, after the store was asked. `newest`: no look was later, so that any difference is news, also
  * after a step back of the clock.
  */
 static inline void pgc_show_times(const struct pgc_times *t, struct timespec now, bool newest, struct timespec *mtime, struct timespec *ctime)
 {
 	const struct timespec stored_mtime = *mtime, stored_ctime = *ctime;
+	struct timespec changed;
 	int later = pgc_compare_times(stored_ctime, t->left_ctime);
 	bool touched = newest ? later != 0 : later > 0, set = touched && !pgc_same_time(stored_mtime, t->left_mtime);
 
@@ -67,10 +77,11 @@ static inline void pgc_show_times(const struct pgc_times *t, struct timespec now
 	*ctime = touched ? stored_ctime : t->ctime;
 	if (!t->pending)
 		return;
+	changed = pgc_change_after(t->changed, t->order, *ctime);
 	if (!set || pgc_compare_times(t->order, stored_ctime) >= 0)
-		*mtime = t->changed;
-	if (pgc_compare_times(t->changed, *ctime) > 0)
-		*ctime = t->changed;
+		*mtime = changed;
+	if (pgc_compare_times(changed, *ctime) > 0)
+		*ctime = changed;
 }
 
 /* Blocks of 512 bytes. What is not written yet may come to lie on what the store has, or where it has a hole: no more than a file without holes has. */

@@ -74,6 +74,32 @@ static void a_clients_change_moves_both_at_once(void **state)
 	shows(&t, 7000, store(1000, 2000), 7000, 7000);
 }
 
+/* The kernel gives a stamp of the exact clock where somebody has looked at the one before, and none that is earlier after it. */
+static void no_time_goes_back_where_stamps_are_finer_than_the_clock(void **state)
+{
+	struct pgc_times t = { 0 };
+	struct store_stat st = store(6002, 6002);
+
+	looked(&t, 6002, st, true);
+	file_times_changed(&t, now(6003)); /* the clock says 6000 */
+	shows(&t, 6003, st, 6002, 6002);
+	looked(&t, 6003, st, true);
+	shows(&t, 6003, st, 6002, 6002);
+	file_times_changed(&t, now(6004));
+	shows(&t, 6004, st, 6004, 6004);
+
+	/* By somebody past the cache, since the last look. */
+	t = opened();
+	st = store(6002, 6002);
+	file_times_changed(&t, now(6003));
+	shows(&t, 6003, st, 6002, 6002);
+
+	/* One that is ahead of all clocks is no measure: somebody has set the clock back. */
+	t = opened();
+	file_times_changed(&t, now(1500));
+	shows(&t, 1500, store(1000, 2000), 1500, 2000);
+}
+
 static void a_write_out_moves_neither(void **state)
 {
 	struct pgc_times t = opened();
@@ -247,7 +273,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_stores_times_are_shown_at_first),
 		cmocka_unit_test(a_clients_change_moves_both_at_once),
-		cmocka_unit_test(a_write_out_moves_neither),
+		cmocka_unit_test(no_time_goes_back_where_stamps_are_finer_than_the_clock), cmocka_unit_test(a_write_out_moves_neither),
 		cmocka_unit_test(what_is_put_back_is_the_last_change),
 		cmocka_unit_test(a_stat_while_it_is_put_back_shows_the_same),
 		cmocka_unit_test(a_change_while_it_is_put_back_is_not_lost),
