@@ -2,7 +2,7 @@
 /*
  * pgc-bench --fairness: what one client's faults cost another's.
  *
- * A victim takes a few hundred faults a second on a file of its own: loads of pages that the cache has, first stores to clean pages, and loads
+ * A victim takes a few hundred faults a second on a file of its own: loads of and stores to pages that the cache has, and loads
  * of pages that it does not have. Meanwhile an attacker in another process does nothing, burns processor time, or takes as many faults as it can: on a
  * file of its own, which the same worker owns or another, or on one that it has mapped past the cache. All of these follow each other in each round, so
  * that what the machine does otherwise meets all alike. A round's ratio is the victim's 99th percentile in a phase over that in the quiet phase of the
@@ -39,7 +39,9 @@
 #define HANDLES_MAX 64u
 #define ROUNDS_MAX  RUNS_MAX
 #define ATTACK_SIZE (256ull << 20)
+#define ATTACK_PART (4ull << 20) /* of one thread: to take more out of the page tables at once would occupy a processor for longer than what is measured */
 #define CANDIDATES  64u
+#define STRIDE      64u        /* pages from one fault of the attacker's to the next: what is mapped with one is not the next one */
 
 enum kind { LOAD, STORE, COLD, KINDS };
 static const char *const kind_names[KINDS] = { "load", "store", "cold" };
@@ -110,10 +112,14 @@ static void read_in(struct pgc_file *f, uint64_t size)
 			die("pgc_pread failed");
 }
 
+/* The page is in no page table, so that it is a fault, whatever was mapped with its neighbours. */
 static void sample(enum kind kind, volatile uint8_t *page, uint8_t value)
 {
-	double from = bench_now();
+	double from;
 
+	if (madvise((void *)(uintptr_t)page, PAGE, MADV_DONTNEED) < 0)
+		die("madvise: %s", strerror(errno));
+	from = bench_now();
 	if (kind == STORE)
 		*page = value;
 	else
@@ -139,13 +145,12 @@ static void victim_phase(struct pgc_file *f)
 	from = bench_now();
 	until = from + options.seconds;
 	for (unsigned i = 0; i < SAMPLES_MAX && bench_now() < until; i++) {
-		uint64_t page = (SAMPLES_MAX - 1 - i) * PAGE; /* downwards: what is mapped with a page lies above it */
+		uint64_t page = i * PAGE;
 		double due = from + (double)i / options.rate, now = bench_now();
 
 		if (due > now)
 			nanosleep(&(struct timespec){ .tv_nsec = (long)((due - now) * 1e9) }, NULL);
 		sample(LOAD, p + page, 0);
-		(void)*(volatile uint8_t *)(p + STORE * area + page);
 		sample(STORE, p + STORE * area + page, (uint8_t)i);
 		sample(COLD, p + COLD * area + page, 0);
 	}
@@ -181,21 +186,22 @@ static uint8_t *kernel_mapped(uint64_t off, uint64_t len)
 	return p;
 }
 
-/* Goes over a part of the file again and again: a fault a page, two with stores. Between, its pages leave the page tables, and with cold loads the cache. */
+/* Goes over a part of the file again and again, a fault each STRIDE pages. Between, its pages leave the page tables, and with cold loads the cache. */
 static void attack(unsigned thread, enum attack a)
 {
 	struct pgc_file *f = attacked[atomic_load(&shared->target)][thread % options.handles];
-	uint64_t part = ATTACK_SIZE / options.threads / PAGE * PAGE, off = thread * part, pages = part / PAGE;
+	uint64_t share = ATTACK_SIZE / options.threads / PAGE * PAGE, off = thread * share, part = MIN_OF(share, ATTACK_PART), pages = part / PAGE;
 	uint8_t *p = a == KERNEL ? kernel_mapped(off, part) : mapped(f, off, part);
 
-	while (goes_on(a)) {
-		for (uint64_t i = pages; i-- > 0 && goes_on(a);) {
+	for (uint64_t first = 0; goes_on(a); first = (first + 1) % STRIDE) {
+		for (uint64_t i = first; i < pages && goes_on(a); i += STRIDE) {
 			volatile uint8_t *byte = p + i * PAGE;
-			uint8_t value = *byte;
 
 			if (a == STORES)
-				*byte = (uint8_t)(value + 1);
-			atomic_fetch_add_explicit(&shared->faults[thread], a == STORES ? 2 : 1, memory_order_relaxed);
+				*byte = (uint8_t)i;
+			else
+				(void)*byte;
+			atomic_fetch_add_explicit(&shared->faults[thread], 1, memory_order_relaxed);
 		}
 		(void)madvise(p, part, MADV_DONTNEED);
 		if (a == COLDS)

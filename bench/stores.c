@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@
 
 #define START_TRIES 2000       /* 10 ms each */
 #define SLOW_RANGE  (16ull << 20)
+#define DROP_TRIES  1000       /* 10 ms each */
 
 static struct stores *stores;
 static char work[300];
@@ -190,17 +192,37 @@ static void daemon_stop(bool emergency)
 		daemon_fails("ended badly");
 }
 
+static void daemon_asked(int fd, struct pgc_msg *m)
+{
+	m->tag = 2;
+	if (send(fd, m, sizeof(*m), MSG_NOSIGNAL) != sizeof(*m) || recv(fd, m, sizeof(*m), 0) != sizeof(*m) || m->status)
+		daemon_fails("does not drop its pages");
+}
+
+/* What a run that has just ended had mapped to store to is dirty, and only what is clean is dropped. So it is written before, until all of it is gone. */
 static void daemon_drop(void)
 {
-	struct pgc_msg m = { .type = PGC_CTL_DROP, .tag = 2 };
+	uint64_t resident = 0;
 	char name[400];
 	int fd;
 
 	socket_path(name);
 	fd = bench_control(name);
-	if (fd < 0 || send(fd, &m, sizeof(m), MSG_NOSIGNAL) != sizeof(m) || recv(fd, &m, sizeof(m), 0) != sizeof(m) || m.status)
-		daemon_fails("does not drop its pages");
-	close(fd);
+	for (unsigned i = 0; i < DROP_TRIES; i++) {
+		struct pgc_msg sync = { .type = PGC_CTL_SYNC, .ctl_file.wait = 1 }, drop = { .type = PGC_CTL_DROP }, status = { .type = PGC_CTL_STATUS };
+
+		daemon_asked(fd, &sync);
+		daemon_asked(fd, &drop);
+		daemon_asked(fd, &status);
+		resident = status.ctl_status_reply.resident;
+		if (resident <= stores->size / PAGE / 1000) {
+			close(fd);
+			return;
+		}
+		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+	}
+	fprintf(stderr, "pgc-bench: %" PRIu64 " pages are still in the daemon's cache\n", resident);
+	daemon_fails("does not drop its pages");
 }
 
 /* ---- all together ---- */

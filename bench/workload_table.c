@@ -59,6 +59,7 @@ static const struct workload table[] = {
 	CALL(pwrite, run_pwrite, "4k", 4 * KIB, "4 KiB", false),
 	CALL(pwrite, run_pwrite, "1m", MIB, "1 MiB", false),
 	{ "processes", "50 processes have the file mapped", "s", run_processes, MAP_CONTESTANTS, .n = 50, .second_title = "their memory", .second_unit = "MiB" },
+	{ "processes-huge", "50 processes have the file mapped, with huge pages", "s", run_processes, MAP_CONTESTANTS & ~BIT(PRELOAD), .setting = "[file *]\nhuge = yes", .huge = true, .n = 50 },
 	{ "lmdb-read-warm", "LMDB, a random read, warm", "us", run_lmdb_read, PLAIN_CONTESTANTS & ~BIT(FUSE_NOCACHE) },
 	{ "lmdb-read-cold", "LMDB, a random read, cold", "us", run_lmdb_read, PLAIN_CONTESTANTS & ~BIT(FUSE_NOCACHE), COLD },
 	{ "sqlite-read-warm", "SQLite, a random read, warm", "us", run_sqlite_read, PLAIN_CONTESTANTS },

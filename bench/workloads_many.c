@@ -166,7 +166,8 @@ void run_processes(struct run *r, const struct workload *w)
 	__atomic_store_n(&r->ready, 1, __ATOMIC_RELEASE);
 	parts_wait(r, pids, n, DONE);
 	r->value = bench_now() - from;
-	r->second = memory_mib(r, pids, n);
+	if (w->second_title)
+		r->second = memory_mib(r, pids, n);
 	parts_end(pids, n);
 }
 

@@ -23,6 +23,7 @@
 #include <poll.h>
 #include <string.h>
 
+#include "daemon/around.h"
 #include "daemon/fork_event.h"
 #include "daemon/huge.h"
 #include "daemon/kill_point.h"
@@ -41,10 +42,6 @@
 #define TURN_NS            40000ull  /* of one space: then others have their turn */
 #define STALL_NS           5000000ull /* who has not come to the end of an event by then may not for long */
 #define UNUSED_MAX         256u      /* faults that a worker keeps to use again */
-#define MAP_AROUND         64u       /* pages mapped by one CONTINUE */
-#define AROUND             64u       /* pages, a block: a random access brings those that it lies among, and maps them */
-#define MAP_SEQUENTIAL     2048u     /* in a stream: some 160 us of work */
-#define MAP_HUGE           (256 * HUGE_PAGES) /* which is as much work */
 #define WRITE_WINDOW_MAX   64u
 #define LEND_PAUSE_NS      1000000ull
 #define UNSEEN_MAX         8192u     /* pages: how far a stream is looked for on the other side of what is here already */
@@ -251,34 +248,6 @@ static int resolve_store(struct space *s, struct block *b, uint64_t addr, uint64
 	return mapped > 0 ? 0 : r;
 }
 
-/* What is resident around the page of a load may be mapped with it, but never a stream's marker. */
-static void around(struct fault *x, struct file *f, uint64_t page, uint64_t below, uint64_t above, uint64_t *ret_from, uint64_t *ret_to)
-{
-	const struct readahead_plan *p = &x->plan;
-	uint64_t most = x->planned && p->stream ? MAP_SEQUENTIAL : MAP_AROUND;
-
-	if (f->huge) { /* a marker is for what comes behind it, which may all be here already */
-		uint64_t max = MIN(above, MAP_HUGE), run = x->planned ? file_resident_run(f, page, max) : 0;
-
-		*ret_from = page;
-		*ret_to = page + (run < max ? MAX(MIN(run, align_down(MAX(p->map_to, page), HUGE_PAGES) - page), HUGE_PAGES) : run);
-		return;
-	}
-	*ret_from = page;
-	*ret_to = page + 1;
-	if (!x->planned)
-		return;
-	if (!p->stream) {
-		below = MIN(below, page % AROUND);
-		if (p->around_to > 0)
-			most = AROUND - page % AROUND;
-	}
-	if (p->map_to > page + 1)
-		*ret_to = page + file_resident_run(f, page, MIN(MIN(above, most), p->map_to - page));
-	if (p->map_from < page)
-		*ret_from = page - file_resident_below(f, page, MIN(MIN(below, most), page - p->map_from));
-}
-
 /* Pages [from, to) were mapped for a load of `page`, or what comes before it alone. */
 static void load_mapped(struct fault *x, uint64_t page, uint64_t from, uint64_t to)
 {
@@ -358,7 +327,7 @@ static int resolve_load(struct fault *x, uint64_t page, uint64_t below, uint64_t
 	uint64_t from, to, addr, mapped = 0;
 	int r;
 
-	around(x, s->file, page, below, above, &from, &to);
+	around_mapped(s, x->planned ? &x->plan : NULL, page, below, above, &from, &to);
 	addr = x->addr - (page - from) * PAGE_SIZE_;
 	if (s->worker->lanes.lanes && !(shared && tracker_on(&s->tracker)) && lend(x, addr, from, to - from, shared))
 		return -EINPROGRESS;
@@ -508,11 +477,6 @@ static bool may_be_tracked(struct fault *x)
 	return false;
 }
 
-static bool may_read_around(const struct space *s, uint64_t addr)
-{
-	return worker_has_plenty(s->worker, s->toucher.domain, AROUND) && !s->noreuse && !s->file->huge && !s->file->barrier.active && !space_in_window(s, addr);
-}
-
 /* Reads what the plan names, as far as the mapping reaches: [lo, hi) are pages. */
 static void read_ahead(struct fault *x, struct file *f, uint64_t lo, uint64_t hi)
 {
@@ -526,6 +490,16 @@ static void read_ahead(struct fault *x, struct file *f, uint64_t lo, uint64_t hi
 		if (from < to)
 			(void)fill_start(f, from, to - from, 0, &x->space->toucher, flags);
 	}
+}
+
+/* The page with those around it, and after these what lies farther off. */
+static void read_around(struct fault *x, struct file *f, uint64_t from, uint64_t n, uint64_t page, uint64_t lo, uint64_t hi)
+{
+	uint64_t wide_from = MAX(x->plan.wide_from, lo), wide_to = MIN(x->plan.wide_to, hi);
+
+	(void)fill_start_around(f, from, n, page, &x->space->toucher);
+	if (wide_from < wide_to)
+		(void)fill_start(f, wide_from, wide_to - wide_from, 0, &x->space->toucher, POLICY_AHEAD);
 }
 
 /*
@@ -543,9 +517,10 @@ static int fault_page(struct fault *x, uint64_t page, uint64_t lo, uint64_t hi)
 		struct readahead_in in = {
 			.page = page, .n = 1, .missing = !b || !((b->e->resident | b->filling) & bit), .write = x->write,
 			.max = f->readahead_max / PAGE_SIZE_, .file_pages = file_pages(f),
-			.around = may_read_around(s, x->addr) ? AROUND : 0,
+			.around = around_read(s, x->addr),
 		};
 
+		in.wide = in.around && in.missing ? around_wide(s) : 0;
 		s->readahead.advice = space_advice(s, x->addr);
 		if (s->readahead.advice == POSIX_FADV_NORMAL)
 			s->readahead.advice = s->advice;
@@ -569,7 +544,7 @@ static int fault_page(struct fault *x, uint64_t page, uint64_t lo, uint64_t hi)
 	if (!here) {
 		x->brought = true;
 		if (n > 1 && x->planned && x->plan.around_to > 0)
-			(void)fill_start_around(f, around, n, page, &s->toucher);
+			read_around(x, f, around, n, page, lo, hi);
 		else if (fill_start(f, page, n, 1, &s->toucher, (x->plan.stream && x->planned) || s->noreuse ? POLICY_STREAM : 0) == -ENOMEM && f->huge)
 			return -ENOMEM;
 	} else if (!x->brought) {

@@ -54,7 +54,7 @@ struct access {
 	uint64_t file;             /* pages */
 	uint64_t max;              /* pages of a window */
 	bool missing, write;
-	uint64_t around;
+	uint64_t around, wide;
 };
 
 void readahead_set_init(struct readahead_set *ra)
@@ -523,6 +523,10 @@ static void plan_around(struct readahead_set *ra, const struct access *a, struct
 	}
 	plan->around_from = align_down(a->page, a->around);
 	plan->around_to = MIN(plan->around_from + a->around, a->file);
+	if (a->wide > a->around && ra->around_halved == 0) {
+		plan->wide_from = align_down(a->page, a->wide);
+		plan->wide_to = MIN(plan->wide_from + a->wide, a->file);
+	}
 }
 
 /* --- mapping --- */
@@ -589,7 +593,7 @@ void readahead_access(struct readahead_set *ra, const struct readahead_in *in, s
 {
 	struct access a = {
 		.page = in->page, .n = in->n, .file = MIN(in->file_pages, PAGES_MAX), .max = MIN(in->max, WINDOW_MAX),
-		.missing = in->missing, .write = in->write,
+		.missing = in->missing, .write = in->write, .wide = in->wide <= in->max ? in->wide : 0,
 	};
 	struct readahead *s;
 	enum fit fit;

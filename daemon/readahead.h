@@ -67,6 +67,7 @@ struct readahead_in {
 	uint64_t max;              /* pages: the largest window, 0: none */
 	uint64_t file_pages;
 	uint64_t around;           /* pages: what a random access may read with its page, a power of two; 0: nothing */
+	uint64_t wide;             /* pages: what else may be read then, a power of two; no more than `around`: nothing */
 	uint64_t before, after;    /* so many pages right before and behind it are here, so that accesses there may not have been seen */
 };
 
@@ -78,6 +79,7 @@ struct readahead_plan {
 	uint64_t first, n, count;
 	int64_t stride;
 	uint64_t around_from, around_to; /* a random access: it may be worth to read these with its page, which is one of them; 0, 0: none */
+	uint64_t wide_from, wide_to; /* and, after that, what of these is not here; 0, 0: none */
 	uint64_t map_from, map_to; /* may be mapped without hiding a marker; holds what of the access is within the file */
 	bool stream;               /* the access is part of a stream that is proved */
 };

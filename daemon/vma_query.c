@@ -34,6 +34,13 @@ static int add_seg(struct vma_query *q, struct vma_seg seg)
 
 static bool is_shortage(int e) { return e == EMFILE || e == ENFILE || e == ENOMEM; }
 
+/* A list that was read to its end ends early where the address space has ended meanwhile, by exit or execve: of that not even the beginning can be read any more. */
+static bool has_ended(FILE *maps, char **line, size_t *size)
+{
+	rewind(maps);
+	return getline(line, size, maps) <= 0 && feof(maps);
+}
+
 int vma_query_look(struct vma_query *q)
 {
 	_cleanup_free_ char *line = NULL;
@@ -82,6 +89,8 @@ int vma_query_look(struct vma_query *q)
 		r = -EACCES;
 	else if (!read && !feof(maps))
 		r = -EAGAIN; /* getline(3) had no memory */
+	else if (!read && has_ended(maps, &line, &size))
+		r = -ESRCH;
 	fclose(maps);
 	return r;
 }

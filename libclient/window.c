@@ -459,11 +459,24 @@ static bool must_ask(const struct window *w)
 	return is_dead(w) || __atomic_load_n(&w->control->must_ask, __ATOMIC_SEQ_CST) != 0;
 }
 
+/*
+ * A whole page goes by a system call: most often the window has it in no page table yet, and the fault would take longer. Nothing but an end of file that a next daemon has
+ * moved meanwhile can be exceeded by that, and who moves it sees to what is behind it.
+ */
+static bool put(const struct pgc_file *f, const struct window *w, const char *from, uint64_t n, uint64_t off)
+{
+	if (n == PGC_PAGE_SIZE)
+		return pwrite(f->memfd, from, n, (off_t)off) == (ssize_t)n; /* else the daemon is asked, and says what is wrong */
+	copy((char *)w->data + w->len + off, from, n);
+	return true;
+}
+
 /* Of one page, with a slot. 0, or -EAGAIN: ask the daemon. */
 static int copy_in(struct pgc_file *f, const char *from, uint64_t n, uint64_t off)
 {
 	const struct window *w = __atomic_load_n(&f->window, __ATOMIC_SEQ_CST);
 	uint64_t page = off / PGC_PAGE_SIZE;
+	bool done;
 
 	if (!w || !w->written || off > w->len - n || must_ask(w) || off + n > __atomic_load_n(&w->control->size, __ATOMIC_SEQ_CST) || !are_shown(w, page, page + 1))
 		return -EAGAIN;
@@ -471,9 +484,9 @@ static int copy_in(struct pgc_file *f, const char *from, uint64_t n, uint64_t of
 		return -EAGAIN;
 	if (note_written(w, page)) /* before: who sees the bytes is to see that the file has changed */
 		__atomic_fetch_add(&f->writes_unasked, 1, __ATOMIC_RELAXED);
-	copy((char *)w->data + w->len + off, from, n);
+	done = put(f, w, from, n, off);
 	(void)note_written(w, page); /* it may have been taken meanwhile */
-	if (must_ask(w))
+	if (!done || must_ask(w))
 		return -EAGAIN;
 	note_touched(w, page);
 	return 0;
@@ -492,11 +505,12 @@ ssize_t window_write(struct pgc_file *f, const char *buf, uint64_t n, uint64_t o
 		char bytes[PGC_PAGE_SIZE];
 		int r;
 
-		copy(bytes, buf + done, part);
+		if (part < PGC_PAGE_SIZE)
+			copy(bytes, buf + done, part);
 		s = take_slot(slots, (at / PGC_PAGE_SIZE + 1) | PGC_SLOT_WRITES);
 		if (!s)
 			return done > 0 ? (ssize_t)done : -EAGAIN;
-		r = copy_in(f, bytes, part, at);
+		r = copy_in(f, part < PGC_PAGE_SIZE ? bytes : buf + done, part, at);
 		__atomic_store_n(&s->end, 0, __ATOMIC_RELEASE);
 		if (r < 0)
 			return done > 0 ? (ssize_t)done : r;

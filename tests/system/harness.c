@@ -596,6 +596,40 @@ pid_t daemon_pid(void)
 	return (pid_t)status().pid;
 }
 
+/* SIGSTOP has come to all threads. */
+static bool is_stopped(pid_t pid)
+{
+	char path[64], line[512];
+	struct dirent *e;
+	bool all = true;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	d = opendir(path);
+	CHECK(d);
+	while (all && (e = readdir(d))) {
+		int fd = -1;
+		ssize_t n;
+
+		if (e->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/task/%.20s/stat", pid, e->d_name);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		n = fd < 0 ? 0 : read(fd, line, sizeof(line) - 1);
+		close(fd);
+		line[n > 0 ? n : 0] = 0;
+		all = n <= 0 || strstr(line, ") T ");
+	}
+	closedir(d);
+	return all;
+}
+
+void stop_process(pid_t pid)
+{
+	CHECK_EQ(kill(pid, SIGSTOP), 0);
+	WAIT_UNTIL(is_stopped(pid));
+}
+
 void daemon_kill(void)
 {
 	pid_t pid = daemon_pid();

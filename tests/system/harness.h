@@ -147,6 +147,7 @@ void daemon_stop_losing(void);     /* SIGTERM; it says that dirty pages are lost
 void daemon_stop(void);            /* SIGTERM; must exit with 0 and without a sanitizer's report */
 bool under_keeper(void);           /* as the test wants it, or because its daemon is killed all the time */
 pid_t daemon_pid(void);            /* the daemon's own, also under a keeper */
+void stop_process(pid_t pid);      /* SIGSTOP, which has come to all its threads then */
 void daemon_kill(void);            /* SIGKILL; the keeper starts the next one */
 char *daemon_log(void);            /* what it has said so far */
 void drop_privilege(void);

@@ -281,7 +281,7 @@ SYSTEM_TEST(nobody_is_asked, .no_kills = "it stops the daemon")
 	CHECK_EQ(pgc_pwrite(f, "abc", 3, 3 * PAGE), 3);
 	WAIT_UNTIL(is_known(f));
 	daemon = daemon_pid();
-	CHECK_EQ(kill(daemon, SIGSTOP), 0);
+	stop_process(daemon);
 	for (int i = 0; i < 1000; i++)
 		CHECK_EQ(pgc_fstat(f, &st), 0);
 	CHECK_EQ(st.st_size, 3 * PAGE + 3);

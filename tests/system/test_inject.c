@@ -27,10 +27,10 @@ static unsigned count_fds(void)
 	return n;
 }
 
-/* An error that a failure may have. */
+/* An error that a failure may have. ESTALE: the daemon could not even say that it has ended a connection, so it was taken for one that died. */
 static void expect(const char *what, long r)
 {
-	if (r < 0 && !inject_expects(r))
+	if (r < 0 && r != -ESTALE && !inject_expects(r))
 		FAIL("%s: %s", what, strerror((int)-r));
 }
 
@@ -438,7 +438,7 @@ SYSTEM_TEST(what_a_dead_daemon_has_left_in_its_pipe_is_nobodys, .no_daemon = tru
 			if (p % PER_BLOCK >= LOADED)
 				store(m + p * PAGE, pattern_byte(p * PAGE, 1));
 		WAIT_UNTIL_MS(daemon_pid() != dies && control_try() >= 0, 20000);
-		CHECK(status().dirty > BLOCKS * PER_BLOCK / 2); /* the one that serves now has to give up as much */
+		WAIT_UNTIL(status().dirty > BLOCKS * PER_BLOCK / 2); /* the one that serves now has to give up as much */
 		for (until = now_ms() + 2000; now_ms() < until; usleep(50000))
 			expect_all(m);
 		inject_switch(false);

@@ -65,12 +65,21 @@ static void in_peers(void (*body)(unsigned i))
 
 #define WARM_PAGES 2048ul
 
+/* With advice that makes many faults of it. */
+static const uint8_t *map_at_random(struct pgc_file *f, int prot, int flags)
+{
+	uint8_t *m = map(f, WARM_PAGES * PAGE, prot, flags, 0);
+
+	CHECK_EQ(pgc_madvise(m, WARM_PAGES * PAGE, MADV_RANDOM), 0);
+	return m;
+}
+
 static void warm_peer(unsigned i)
 {
 	struct pgc_file *f = open_file("w", i % 2 ? O_RDWR : O_RDONLY);
 
-	read_words(map(f, WARM_PAGES * PAGE, PROT_READ, MAP_SHARED, 0), WARM_PAGES, 5000, i);
-	read_words(map(f, WARM_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, 0), WARM_PAGES, 5000, i);
+	read_words(map_at_random(f, PROT_READ, MAP_SHARED), WARM_PAGES, 5000, i);
+	read_words(map_at_random(f, PROT_READ | PROT_WRITE, MAP_PRIVATE), WARM_PAGES, 5000, i);
 }
 
 SYSTEM_TEST(lanes_map_what_is_resident, LANES)

@@ -804,7 +804,7 @@ SYSTEM_TEST(a_program_just_written_is_run_by_the_next_daemon, .keep = true)
 	peer_tell(p, 0);
 	WAIT_UNTIL(file_state(path).dirty == 0 && file_state(path).writeback == 0); /* the write-out before the exec ... */
 	usleep(50000);                                                              /* ... which is tried for ten times that */
-	CHECK_EQ(kill(env.daemon, SIGSTOP), 0);
+	stop_process(env.daemon);
 	CHECK(kill(daemon, SIGKILL) == 0 || errno == ESRCH);
 	CHECK_EQ(pgc_close(f), 0);
 	usleep(1500000);

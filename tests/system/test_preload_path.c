@@ -571,7 +571,7 @@ ACT_TEST_BESIDE(of_what_is_open_nobody_is_asked)
 	pid_t pid = act_start("of_what_is_open_nobody_is_asked");
 
 	WAIT_UNTIL(is_there(file_path("ready")));
-	CHECK_EQ(kill(env.daemon, SIGSTOP), 0);
+	stop_process(env.daemon);
 	make_file("go", 1, 1);
 	WAIT_UNTIL(is_there(file_path("done")));
 	CHECK_EQ(kill(env.daemon, SIGCONT), 0);

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Reads without a system call: right under reclaim, cuts, holes, deaths and forks, never a signal; and what a hostile client makes of them. */
-#include <dirent.h>
 #include <linux/falloc.h>
 #include <pthread.h>
 
@@ -39,34 +38,6 @@ static void *read_alone(void *arg)
 	return NULL;
 }
 
-/* SIGSTOP has come to all threads. */
-static bool is_stopped(pid_t pid)
-{
-	char path[64], line[512];
-	struct dirent *e;
-	bool all = true;
-	DIR *d;
-
-	snprintf(path, sizeof(path), "/proc/%d/task", pid);
-	d = opendir(path);
-	CHECK(d);
-	while (all && (e = readdir(d))) {
-		int fd = -1;
-		ssize_t n;
-
-		if (e->d_name[0] == '.')
-			continue;
-		snprintf(path, sizeof(path), "/proc/%d/task/%.20s/stat", pid, e->d_name);
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		n = fd < 0 ? 0 : read(fd, line, sizeof(line) - 1);
-		close(fd);
-		line[n > 0 ? n : 0] = 0;
-		all = n <= 0 || strstr(line, ") T ");
-	}
-	closedir(d);
-	return all;
-}
-
 /* With the daemon stopped: does the read end? It may need nobody, or else ends when the daemon goes on. */
 static bool needs_nobody(struct pgc_file *f, size_t n, off_t off, unsigned gen, ssize_t expected)
 {
@@ -76,8 +47,7 @@ static bool needs_nobody(struct pgc_file *f, size_t n, off_t off, unsigned gen, 
 	pthread_t t;
 	bool alone;
 
-	CHECK(kill(daemon, SIGSTOP) == 0);
-	WAIT_UNTIL(is_stopped(daemon));
+	stop_process(daemon);
 	CHECK_EQ(pthread_create(&t, NULL, read_alone, &a), 0);
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_nsec += 300000000;

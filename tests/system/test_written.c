@@ -58,7 +58,7 @@ static bool needs_nobody(struct pgc_file *f, size_t n, off_t off, unsigned gen)
 	pthread_t t;
 	bool alone;
 
-	CHECK(kill(daemon, SIGSTOP) == 0);
+	stop_process(daemon);
 	CHECK_EQ(pthread_create(&t, NULL, write_alone, &a), 0);
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec++;

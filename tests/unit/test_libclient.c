@@ -550,6 +550,7 @@ static void mmap_checks_its_arguments(void **state)
 {
 	struct pgc_file *f = open_mem(O_RDWR), *r = open_mem(O_RDONLY), *w = open_mem(O_WRONLY);
 	const int rw = PROT_READ | PROT_WRITE;
+	char *page_of_fake = (char *)&fake - (uintptr_t)&fake % PAGE;
 
 	assert_mmap_fails(NULL, NULL, PAGE, rw, MAP_SHARED, 0, EBADF);
 	assert_mmap_fails(f, NULL, 0, rw, MAP_SHARED, 0, EINVAL);
@@ -567,9 +568,8 @@ static void mmap_checks_its_arguments(void **state)
 	assert_mmap_fails(r, NULL, PAGE, rw, MAP_SHARED, 0, EACCES);
 	assert_mmap_fails(w, NULL, PAGE, PROT_READ, MAP_SHARED, 0, EACCES);
 	assert_mmap_fails(w, NULL, PAGE, PROT_WRITE, MAP_PRIVATE, 0, EACCES);
-	assert_mmap_fails(f, &fake, PAGE, rw, MAP_SHARED | MAP_FIXED, 0, EINVAL);
-	assert_mmap_fails(f, (char *)&fake - (uintptr_t)&fake % PAGE, PAGE, rw, MAP_SHARED | MAP_FIXED_NOREPLACE, 0,
-			  EEXIST);
+	assert_mmap_fails(f, page_of_fake + 100, PAGE, rw, MAP_SHARED | MAP_FIXED, 0, EINVAL);
+	assert_mmap_fails(f, page_of_fake, PAGE, rw, MAP_SHARED | MAP_FIXED_NOREPLACE, 0, EEXIST);
 	assert_int_equal(lib.n_map, 0);
 	pgc_close(f);
 	pgc_close(r);

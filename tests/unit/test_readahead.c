@@ -1069,6 +1069,7 @@ static void wild_calls_get_plans_within_bounds(void **state)
 		if (model_random(200) == 0)
 			ra.advice = (const int[]){ POSIX_FADV_NORMAL, POSIX_FADV_RANDOM, POSIX_FADV_SEQUENTIAL }[model_random(3)];
 		in.around = model_random(3) ? 1ull << model_random(10) : 0;
+		in.wide = model_random(3) ? 1ull << model_random(14) : 0;
 		in.missing = model_random(3) == 0;
 		in.write = model_random(3) == 0;
 		readahead_access(&ra, &in, &plan);
@@ -1078,6 +1079,10 @@ static void wild_calls_get_plans_within_bounds(void **state)
 			arounds++;
 			assert_true(plan.around_from <= in.page && in.page < plan.around_to && plan.around_to <= in.file_pages);
 			assert_true(plan.around_to - plan.around_from <= MIN(in.around, in.max) && ra.advice == POSIX_FADV_NORMAL);
+		}
+		if (plan.wide_to > 0) {
+			assert_true(plan.around_to > 0 && plan.wide_from <= plan.around_from && plan.around_to <= plan.wide_to && plan.wide_to <= in.file_pages);
+			assert_true(plan.wide_to - plan.wide_from <= MIN(in.wide, in.max));
 		}
 		if (model_random(4) == 0)
 			readahead_mapped(&ra, model_random(4) ? in.page : wild(), model_random(4) ? in.page + model_random(100) : wild(), model_random(2));
@@ -1139,6 +1144,32 @@ static void nothing_is_read_around_what_is_here_or_where_there_is_no_memory_to_s
 	assert_int_equal(plan_of(s, 17000, true, UNIT).around_to, 0);
 	s->max = UNIT;
 	assert_int_equal(plan_of(s, 30000, true, UNIT).around_to, align_down(30000, UNIT) + UNIT);
+}
+
+static struct readahead_plan wide_plan_of(struct sim *s, uint64_t page, uint64_t wide)
+{
+	struct readahead_plan plan;
+
+	readahead_access(&s->ra, &(struct readahead_in){ .page = page, .n = 1, .missing = true, .max = s->max, .file_pages = s->pages, .around = UNIT, .wide = wide }, &plan);
+	return plan;
+}
+
+static void more_is_read_after_what_lies_around_where_most_of_the_file_is_wanted(void **state)
+{
+	_cleanup_sim_ struct sim *s = sim_around(64000);
+	struct readahead_plan plan = wide_plan_of(s, 4 * UNIT + 3, 4 * UNIT);
+
+	assert_int_equal(plan.around_from, 4 * UNIT);
+	assert_int_equal(plan.around_to, 5 * UNIT);
+	assert_int_equal(plan.wide_from, 4 * UNIT);
+	assert_int_equal(plan.wide_to, 8 * UNIT);
+	assert_int_equal(wide_plan_of(s, 20000, UNIT).wide_to, 0);
+	s->max = 4 * UNIT;
+	assert_int_equal(wide_plan_of(s, 30000, 8 * UNIT).wide_to, 0);
+	s->max = 8 * UNIT;
+	assert_int_equal(wide_plan_of(s, 63990, 8 * UNIT).wide_to, s->pages);
+	readahead_wasted(&s->ra, 1); /* what was read so has been dropped unasked for */
+	assert_int_equal(wide_plan_of(s, 50000, 8 * UNIT).wide_to, 0);
 }
 
 static void nothing_is_read_around_after_advice_that_accesses_are_random(void **state)
@@ -1262,6 +1293,7 @@ int main(void)
 		cmocka_unit_test(random_accesses_read_what_lies_around_them),
 		cmocka_unit_test(what_lies_around_ends_with_the_file),
 		cmocka_unit_test(nothing_is_read_around_what_is_here_or_where_there_is_no_memory_to_spare),
+		cmocka_unit_test(more_is_read_after_what_lies_around_where_most_of_the_file_is_wanted),
 		cmocka_unit_test(nothing_is_read_around_after_advice_that_accesses_are_random),
 		cmocka_unit_test(nothing_is_read_around_a_stream),
 		cmocka_unit_test(a_stride_shorter_than_what_is_read_around_an_access_is_found),
