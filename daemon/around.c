@@ -37,6 +37,12 @@ uint64_t around_wide(const struct space *s)
 	return worker_has_plenty(s->worker, s->toucher.domain, pages) ? pages : 0;
 }
 
+/* Where memory is short a fault tells the policy what is used, and what is mapped with another page tells nothing. */
+static bool maps_much(const struct space *s)
+{
+	return s->readahead.advice == POSIX_FADV_NORMAL && density(s->file) == DENSITY_MAX && worker_has_plenty(s->worker, s->toucher.domain, MAP_DENSE);
+}
+
 /* A marker is for what comes behind it, which may all be here already. */
 static void huge_mapped(struct file *f, const struct readahead_plan *plan, uint64_t page, uint64_t above, uint64_t *ret_from, uint64_t *ret_to)
 {
@@ -60,8 +66,10 @@ void around_mapped(const struct space *s, const struct readahead_plan *plan, uin
 	if (!plan)
 		return;
 	if (!plan->stream) {
-		most = s->readahead.advice == POSIX_FADV_NORMAL && density(f) == DENSITY_MAX ? MAP_DENSE : AROUND;
+		most = maps_much(s) ? MAP_DENSE : AROUND;
 		below = MIN(below, page % most);
+		if (most == MAP_DENSE)
+			above = MIN(above, most - page % most);
 		if (plan->around_to > 0)
 			most = AROUND - page % AROUND;
 	}

@@ -55,12 +55,15 @@ void file_zero_tail(struct file *f, uint64_t from)
 
 static void cut_later(struct file *f);
 
+/* In the page that holds the new end, too: a writer that has found the old one may write it whole. */
+static bool end_is_used(struct file *f) { return window_is_read(f, f->size / PAGE_SIZE_); }
+
 static void cut_expired(struct ring_timer *t)
 {
 	struct file *f = container_of(t, struct file, cut_timer);
 
 	f->timers--;
-	if (f->uncut > 0 && window_is_read(f, page_up(f->size))) {
+	if (f->uncut > 0 && end_is_used(f)) {
 		cut_later(f);
 		return;
 	}
@@ -84,9 +87,7 @@ static void cut_later(struct file *f)
 /* The file's size is less than it was: cuts the memfd, at once or as soon as nobody reads there. */
 static int cut(struct file *f, uint64_t old_size)
 {
-	uint64_t first = page_up(f->size);
-
-	if (!window_is_read(f, first) && f->uncut == 0)
+	if (!end_is_used(f) && f->uncut == 0)
 		return ftruncate(f->memfd, (off_t)file_memory_size(f, f->size)) < 0 ? -errno : 0;
 	/* The same to everybody who does not read there just now. */
 	if (fallocate(f->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)f->size,

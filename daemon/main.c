@@ -21,6 +21,7 @@
 #include "daemon/inject.h"
 #include "daemon/keep.h"
 #include "daemon/kill_point.h"
+#include "daemon/lock_guard.h"
 #include "daemon/log.h"
 #include "daemon/offload.h"
 #include "daemon/pressure.h"
@@ -46,6 +47,7 @@ struct daemon {
 	struct server server;
 	struct pressure pressure;
 	struct watchdog watchdog;
+	struct lock_guard lock_guard;
 	struct fdstore_watch fdstore_watch;
 	int argc;
 	char **argv;
@@ -496,6 +498,7 @@ int main(int argc, char **argv)
 	fdstore_watch_start(&d.fdstore_watch, &s->ring);
 	if (watchdog_start(&d.watchdog, &s->ring, s->workers, s->n_workers) < 0)
 		log_warning("the watchdog is not fed: out of memory");
+	lock_guard_start(&d.lock_guard, &s->ring, &s->state);
 	status = run(&d);
 	end_conns(s);
 	offload_stop(&s->ring);

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 
+#include "daemon/fdstore.h"
 #include "daemon/kill_point.h"
 #include "daemon/log.h"
 #include "daemon/pagemap.h"
@@ -814,7 +815,7 @@ static uint64_t look_before(struct file *f, uint64_t first, unsigned n, uint64_t
 	uint64_t mapped;
 	bool seen;
 
-	if (f->tracked.look_first == 0 && f->memory_kept) {
+	if (f->tracked.look_first == 0 && f->memory_kept && fdstore_active()) {
 		mapped = mapped_among(f, first, n, &seen);
 		if (seen) {
 			*ret_stay = written_among(f, first, n);

@@ -38,7 +38,7 @@ static bool is_shortage(int e) { return e == EMFILE || e == ENFILE || e == ENOME
 static bool has_ended(FILE *maps, char **line, size_t *size)
 {
 	rewind(maps);
-	return getline(line, size, maps) <= 0 && feof(maps);
+	return getline(line, size, maps) <= 0 && (feof(maps) || errno == ESRCH);
 }
 
 int vma_query_look(struct vma_query *q)
@@ -86,7 +86,7 @@ int vma_query_look(struct vma_query *q)
 	if (q->all)
 		r = 0;
 	if (ferror(maps))
-		r = -EACCES;
+		r = errno == ESRCH ? -ESRCH : -EACCES;
 	else if (!read && !feof(maps))
 		r = -EAGAIN; /* getline(3) had no memory */
 	else if (!read && has_ended(maps, &line, &size))

@@ -460,8 +460,8 @@ static bool must_ask(const struct window *w)
 }
 
 /*
- * A whole page goes by a system call: most often the window has it in no page table yet, and the fault would take longer. Nothing but an end of file that a next daemon has
- * moved meanwhile can be exceeded by that, and who moves it sees to what is behind it.
+ * A whole page goes by a system call: most often the window has it in no page table yet, and the fault would take longer. From a buffer of ours, as the kernel holds the memfd's
+ * lock meanwhile, which the daemon needs. It may exceed an end of file that a next daemon has moved meanwhile, which the live one does not while a slot names the page.
  */
 static bool put(const struct pgc_file *f, const struct window *w, const char *from, uint64_t n, uint64_t off)
 {
@@ -505,12 +505,11 @@ ssize_t window_write(struct pgc_file *f, const char *buf, uint64_t n, uint64_t o
 		char bytes[PGC_PAGE_SIZE];
 		int r;
 
-		if (part < PGC_PAGE_SIZE)
-			copy(bytes, buf + done, part);
+		copy(bytes, buf + done, part);
 		s = take_slot(slots, (at / PGC_PAGE_SIZE + 1) | PGC_SLOT_WRITES);
 		if (!s)
 			return done > 0 ? (ssize_t)done : -EAGAIN;
-		r = copy_in(f, part < PGC_PAGE_SIZE ? bytes : buf + done, part, at);
+		r = copy_in(f, bytes, part, at);
 		__atomic_store_n(&s->end, 0, __ATOMIC_RELEASE);
 		if (r < 0)
 			return done > 0 ? (ssize_t)done : r;

@@ -6,9 +6,13 @@
 #include "raw.h"
 
 #include <dirent.h>
+#include <linux/aio_abi.h>
+#include <linux/userfaultfd.h>
 #include <sys/fsuid.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 
 #define NOBODY 65534
 #define PAGES  64u
@@ -470,6 +474,80 @@ static bool all_may_open_the_device(void)
 SYSTEM_TEST(faults_inside_system_calls_are_for_whom_the_device_is) { check_kernel_faults(all_may_open_the_device() ? 2 : 1); }
 SYSTEM_TEST(faults_inside_system_calls_are_for_all_where_that_is_said, .config = "kernel_faults_for_all = yes") { check_kernel_faults(2); }
 
+/* --- the lock of a file's memory --- */
+
+static void *memory_that_never_comes(void)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	void *p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	CHECK(uffd >= 0 && p != MAP_FAILED && ioctl(uffd, UFFDIO_API, &api) == 0);
+	CHECK_EQ(raw_register(uffd, p, PAGE, UFFDIO_REGISTER_MODE_MISSING), 0);
+	return p;
+}
+
+/* With a call that names the memory; or with one that does not, by which nobody can tell who it is. */
+static void hold_the_lock(struct peer *p, void *arg)
+{
+	struct raw r;
+	aio_context_t context = 0;
+	struct iocb one = { .aio_lio_opcode = IOCB_CMD_PWRITE, .aio_buf = (uintptr_t)memory_that_never_comes(), .aio_nbytes = PAGE };
+
+	raw_open(&r, "f", O_RDWR);
+	raw_map(&r, PAGES);
+	load(r.map);
+	one.aio_fildes = (uint32_t)r.memfd;
+	CHECK_EQ(syscall(SYS_io_setup, 1, &context), 0);
+	peer_tell(p, 0);
+	if (arg)
+		(void)syscall(SYS_io_submit, context, 1, (struct iocb *[]){ &one });
+	else
+		(void)!pwrite(r.memfd, (void *)(uintptr_t)one.aio_buf, PAGE, 0);
+	FAIL("the call came back");
+}
+
+static void wait_for_the_lock(struct peer *p, void *arg)
+{
+	struct raw r;
+	char byte = 1;
+
+	raw_open(&r, "f", O_RDWR);
+	(void)peer_ask(p, 0);
+	CHECK_EQ(pwrite(r.memfd, &byte, 1, PAGE), 1);
+}
+
+static void who_keeps_the_lock_is_ended(void *how)
+{
+	struct peer *p, *waits;
+	struct raw r;
+	int st;
+
+	if (geteuid() != 0)
+		skip_test("needs root, to have a call wait for memory");
+	make_file("f", SIZE, 1);
+	make_file("g", SIZE, 2);
+	raw_open(&r, "g", O_RDWR);
+	waits = peer_start(wait_for_the_lock, NULL);
+	p = peer_start(hold_the_lock, how);
+	peer_hear(waits);
+	peer_hear(p);
+	usleep(100000); /* it has the lock */
+	peer_tell(waits, 0);
+	usleep(100000);
+	drop_clean(); /* the one worker waits for the lock, and for whoever has it */
+	raw_map(&r, PAGES); /* it serves others again */
+	CHECK_EQ(load(r.map + PAGE), pattern_byte(PAGE, 2));
+	CHECK(waitpid(p->pid, &st, 0) == p->pid && WIFSIGNALED(st) && WTERMSIG(st) == SIGKILL);
+	close(p->sock);
+	free(p);
+	peer_join(waits); /* who only waited, too, goes on */
+	raw_close(&r);
+}
+
+SYSTEM_TEST(who_keeps_the_lock_of_a_files_memory_is_ended, .workers = 1, .seconds = 60) { who_keeps_the_lock_is_ended(NULL); }
+SYSTEM_TEST(who_keeps_it_without_a_trace_is_ended_with_all_who_could, .workers = 1, .seconds = 60) { who_keeps_the_lock_is_ended(&(int){ 0 }); }
+
 SYSTEM_TESTS_MAIN("security", cmocka_unit_test(the_memory_of_another_file_is_not_taken_for_this_ones),
 		  cmocka_unit_test(memory_that_the_daemon_did_not_make_is_refused_and_left_alone),
 		  cmocka_unit_test(a_file_that_is_named_as_memory_is_refused_and_left_alone),
@@ -479,5 +557,6 @@ SYSTEM_TESTS_MAIN("security", cmocka_unit_test(the_memory_of_another_file_is_not
 		  cmocka_unit_test(who_kept_the_memory_of_a_removed_file_does_not_write_the_next_one_of_its_number),
 		  cmocka_unit_test(the_role_of_the_twin_is_the_daemons_users_own), cmocka_unit_test(a_child_of_no_record_is_not_served),
 		  cmocka_unit_test(another_user_opens_no_pin), cmocka_unit_test(another_user_opens_no_file_of_the_state),
+	cmocka_unit_test(who_keeps_the_lock_of_a_files_memory_is_ended), cmocka_unit_test(who_keeps_it_without_a_trace_is_ended_with_all_who_could),
 	cmocka_unit_test(faults_inside_system_calls_are_for_whom_the_device_is),
 	cmocka_unit_test(faults_inside_system_calls_are_for_all_where_that_is_said))
