@@ -229,14 +229,14 @@ static void check_synced(int file)
 	static uint8_t bytes[MODEL_PAGE];
 	struct model_file *f = &model->file[file];
 	uint32_t before, after;
-	char what[400];
+	char what[600];
 	struct stat st;
 	int fd = open(f->path, O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0)
 		crash->fail("a file cannot be opened");
 	for (uint64_t page = 0; page < f->cap / MODEL_PAGE; page++) {
-		uint64_t off = page * MODEL_PAGE, size, n;
+		uint64_t off = page * MODEL_PAGE, size, n, differ = 0, first = 0;
 		ssize_t r;
 
 		if (!model_page_synced(f, page, &before))
@@ -252,9 +252,13 @@ static void check_synced(int file)
 		}
 		if (!model_page_synced(f, page, &after) || after != before)
 			continue; /* somebody has begun to change it */
+		for (uint64_t i = 0; i < (uint64_t)(r > 0 ? r : 0); i++) {
+			first = bytes[i] != f->bytes[off + i] && differ == 0 ? i : first;
+			differ += bytes[i] != f->bytes[off + i];
+		}
 		snprintf(what, sizeof(what), "the daemon is dead, and page %" PRIu64 " of file %d, which was synced, is not in the store: "
-			 "%zd of %" PRIu64 " bytes could be read, the store has %lld of %" PRIu64, page, file, r, n,
-			 fstat(fd, &st) ? -1ll : (long long)st.st_size, size);
+			 "%zd of %" PRIu64 " bytes could be read, the store has %lld of %" PRIu64 ", %" PRIu64 " bytes differ, the first at %" PRIu64 " has %02x, should be %02x",
+			 page, file, r, n, fstat(fd, &st) ? -1ll : (long long)st.st_size, size, differ, first, bytes[first], f->bytes[off + first]);
 		atomic_store(&model->fail_file, file + 1);
 		atomic_store(&model->fail_off, off);
 		crash->fail(what);
