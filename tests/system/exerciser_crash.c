@@ -224,6 +224,18 @@ static void new_daemon(pid_t pid)
 
 /* --- what must be in the store --- */
 
+/* What the disk has of a page, past the kernel's cache of the store. */
+static const char *on_disk(const char *path, uint64_t off, const uint8_t *wanted, uint64_t n)
+{
+	static uint8_t page[MODEL_PAGE] __attribute__((aligned(MODEL_PAGE)));
+	int fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	ssize_t r = fd < 0 ? -1 : pread(fd, page, sizeof(page), (off_t)off);
+
+	if (fd >= 0)
+		close(fd);
+	return r < (ssize_t)n ? "cannot be read" : memcmp(page, wanted, n) == 0 ? "is as it should be" : "is wrong";
+}
+
 static void check_synced(int file)
 {
 	static uint8_t bytes[MODEL_PAGE];
@@ -257,8 +269,9 @@ static void check_synced(int file)
 			differ += bytes[i] != f->bytes[off + i];
 		}
 		snprintf(what, sizeof(what), "the daemon is dead, and page %" PRIu64 " of file %d, which was synced, is not in the store: "
-			 "%zd of %" PRIu64 " bytes could be read, the store has %lld of %" PRIu64 ", %" PRIu64 " bytes differ, the first at %" PRIu64 " has %02x, should be %02x",
-			 page, file, r, n, fstat(fd, &st) ? -1ll : (long long)st.st_size, size, differ, first, bytes[first], f->bytes[off + first]);
+			 "%zd of %" PRIu64 " bytes could be read, the store has %lld of %" PRIu64 ", %" PRIu64 " bytes differ, the first at %" PRIu64 " has %02x, should be %02x; "
+			 "the disk %s", page, file, r, n, fstat(fd, &st) ? -1ll : (long long)st.st_size, size, differ, first, bytes[first], f->bytes[off + first],
+			 on_disk(f->path, off, f->bytes + off, n));
 		atomic_store(&model->fail_file, file + 1);
 		atomic_store(&model->fail_off, off);
 		crash->fail(what);
