@@ -29,16 +29,15 @@
 /* Of process `pid`, thread `tid`. False: it is gone, or not for us to see. */
 static bool read_of_thread(pid_t pid, pid_t tid, const char *name, char *ret, size_t size)
 {
+	_cleanup_close_ int fd = -1;
 	char path[80];
 	ssize_t n;
-	int fd;
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/%s", pid, tid, name);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return false;
 	n = read(fd, ret, size - 1);
-	close(fd);
 	ret[n > 0 ? n : 0] = '\0';
 	return n > 0;
 }
@@ -210,13 +209,9 @@ static void end_holder(const struct lock_guard *g, const struct lock_wait *w)
 static void look_at_own(void *arg, pid_t tid)
 {
 	struct lock_guard *now = arg;
-	char name[64];
 	int fd = waits_for_lock(getpid(), tid) ? locking_call(getpid(), tid) : -1;
 
-	if (fd < 0 || now->n == LOCK_GUARD_THREADS)
-		return;
-	proc_fd_name(fd, name, sizeof(name));
-	if (strncmp(name, MEMFD_NAME, strlen(MEMFD_NAME)) == 0)
+	if (fd >= 0 && now->n < LOCK_GUARD_THREADS && proc_fd_is(fd, MEMFD_NAME))
 		now->wait[now->n++] = (struct lock_wait){ tid, fd, switches_of(tid), 0 };
 }
 

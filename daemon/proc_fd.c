@@ -45,3 +45,11 @@ void proc_fd_name(int fd, char *ret, size_t size)
 	/* The end says more than the beginning. */
 	snprintf(ret, size, "%s", (size_t)n >= size ? path + n - (size - 1) : path);
 }
+
+bool proc_fd_is(int fd, const char *what)
+{
+	char path[4096];
+
+	proc_fd_name(fd, path, sizeof(path));
+	return strncmp(path, what, strlen(what)) == 0;
+}

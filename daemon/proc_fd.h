@@ -2,6 +2,7 @@
 /* /proc/self/fd: reopening descriptors of memory files, and the paths behind descriptors. Does not block for either. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* Opens /proc/self/fd once, before threads start. Returns 0 or a negative errno. */
@@ -12,3 +13,5 @@ int proc_fd_dir(void);
 int proc_fd_reopen(int fd, int flags);
 /* The path of a descriptor, for people; "?" when it is not known. */
 void proc_fd_name(int fd, char *ret, size_t size);
+/* Does that path begin with `what`? */
+bool proc_fd_is(int fd, const char *what);

@@ -58,14 +58,6 @@ static int take_passed(const char *name, unsigned *at)
 	return -1;
 }
 
-static bool fd_is(int fd, const char *what)
-{
-	char path[4096];
-
-	proc_fd_name(fd, path, sizeof(path));
-	return strncmp(path, what, strlen(what)) == 0;
-}
-
 static void take_memory(uint32_t slot, int *ret_memfd, int *ret_control)
 {
 	char name[FDSTORE_NAME_MAX];
@@ -75,9 +67,9 @@ static void take_memory(uint32_t slot, int *ret_memfd, int *ret_control)
 	*ret_memfd = *ret_control = -1;
 	fdstore_name(name, 'f', slot);
 	while ((fd = take_passed(name, &at)) >= 0) {
-		int *place = fd_is(fd, "/memfd:pagecached-control") ? ret_control : ret_memfd;
+		int *place = proc_fd_is(fd, "/memfd:pagecached-control") ? ret_control : ret_memfd;
 
-		if (*place < 0 && fd_is(fd, "/memfd:pagecached"))
+		if (*place < 0 && proc_fd_is(fd, "/memfd:pagecached"))
 			*place = fd;
 		else
 			close(fd);
@@ -91,7 +83,7 @@ static void take_tracked(struct file *f)
 	unsigned at = 0;
 	int fd = take_passed(fdstore_name(name, 't', f->slot), &at);
 
-	if (fd >= 0 && fd_is(fd, "/memfd:pagecached-tracked")) {
+	if (fd >= 0 && proc_fd_is(fd, "/memfd:pagecached-tracked")) {
 		f->tracked.fd = take_fd(&fd);
 		f->tracked.kept = true;
 		f->saved->tracked = 1;
@@ -100,7 +92,7 @@ static void take_tracked(struct file *f)
 	track_put_back(f);
 	at = 0;
 	fd = take_passed(fdstore_name(name, 'w', f->slot), &at);
-	if (fd >= 0 && fd_is(fd, "/memfd:pagecached-written"))
+	if (fd >= 0 && proc_fd_is(fd, "/memfd:pagecached-written"))
 		written_restore(f, take_fd(&fd));
 	cleanup_close(&fd);
 }
@@ -438,7 +430,7 @@ static int restore_client(struct worker *w, uint32_t slot, struct file *f)
 
 	fdstore_name(name, 'h', slot);
 	while ((fd = take_passed(name, &at)) >= 0) {
-		bool socket = fd_is(fd, "socket:");
+		bool socket = proc_fd_is(fd, "socket:");
 		int *place = socket ? &job.sock : &job.uffd;
 
 		if (socket)

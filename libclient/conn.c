@@ -83,14 +83,6 @@ int conn_address(unsigned n, char *ret, size_t size)
 #define LOOKS_MAX  8u                /* in vain, before it sleeps at once */
 #define LOOK_AGAIN 64u               /* then it looks once in so many answers */
 
-static uint64_t clock_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static inline void cpu_relax(void)
 {
 #if defined(__x86_64__)

@@ -102,13 +102,15 @@
 #define INTERRUPT_MS 5000      /* a wait for a daemon becomes one that signals interrupt: longer than any take-over */
 #define RW_MAX 0x7ffff000u     /* what one read(2) or write(2) moves at most */
 
-static inline uint64_t clock_ms(void)
+static inline uint64_t clock_ns(void)
 {
 	struct timespec t;
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
+
+static inline uint64_t clock_ms(void) { return clock_ns() / 1000000u; }
 
 #define CLEANUP(f) __attribute__((cleanup(f)))
 static inline int take_fd(int *fd)

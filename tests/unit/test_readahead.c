@@ -1117,13 +1117,15 @@ static void random_accesses_read_what_lies_around_them(void **state)
 	assert_in_range(s->read, 499 * UNIT, 560 * UNIT);
 }
 
-static struct readahead_plan plan_of(struct sim *s, uint64_t page, bool missing, uint64_t around)
+static struct readahead_plan plan_with(struct sim *s, uint64_t page, bool missing, uint64_t around, uint64_t wide)
 {
 	struct readahead_plan plan;
 
-	readahead_access(&s->ra, &(struct readahead_in){ .page = page, .n = 1, .missing = missing, .max = s->max, .file_pages = s->pages, .around = around }, &plan);
+	readahead_access(&s->ra, &(struct readahead_in){ .page = page, .n = 1, .missing = missing, .max = s->max, .file_pages = s->pages, .around = around, .wide = wide }, &plan);
 	return plan;
 }
+
+static struct readahead_plan plan_of(struct sim *s, uint64_t page, bool missing, uint64_t around) { return plan_with(s, page, missing, around, 0); }
 
 static void what_lies_around_ends_with_the_file(void **state)
 {
@@ -1146,13 +1148,7 @@ static void nothing_is_read_around_what_is_here_or_where_there_is_no_memory_to_s
 	assert_int_equal(plan_of(s, 30000, true, UNIT).around_to, align_down(30000, UNIT) + UNIT);
 }
 
-static struct readahead_plan wide_plan_of(struct sim *s, uint64_t page, uint64_t wide)
-{
-	struct readahead_plan plan;
-
-	readahead_access(&s->ra, &(struct readahead_in){ .page = page, .n = 1, .missing = true, .max = s->max, .file_pages = s->pages, .around = UNIT, .wide = wide }, &plan);
-	return plan;
-}
+static struct readahead_plan wide_plan_of(struct sim *s, uint64_t page, uint64_t wide) { return plan_with(s, page, true, UNIT, wide); }
 
 static void more_is_read_after_what_lies_around_where_most_of_the_file_is_wanted(void **state)
 {
